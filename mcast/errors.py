@@ -17,11 +17,6 @@ Malformed bytes from the network raise nothing: they are dropped and counted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mcast.events import Lost
-
 __all__ = [
     "Again",
     "ClosedError",
@@ -54,15 +49,19 @@ class ForkedError(ClosedError):
 
 
 class LossError(Error):
-    """Messages were lost at this point of the stream (only with ``on_loss="raise"``).
+    """Packets were lost for good at this point of the stream (only with ``on_loss="raise"``).
 
-    ``lost`` is the :class:`mcast.Lost` event. The socket stays usable: the next ``recv`` goes on
+    The fields are those of :class:`mcast.Lost`. The socket stays usable: the next ``recv`` goes on
     with the first message behind the gap.
     """
 
-    def __init__(self, lost: Lost) -> None:
-        super().__init__(str(lost))
-        self.lost = lost
+    def __init__(self, tsi: str, first: int, last: int, count: int, reason: str) -> None:
+        super().__init__(f"lost {count} packets, {first} to {last}, of {tsi}: {reason}")
+        self.tsi = tsi
+        self.first = first
+        self.last = last
+        self.count = count
+        self.reason = reason
 
 
 class MessageTooLongError(Error, ValueError):

@@ -1,0 +1,86 @@
+"""What a subscriber can learn beside its messages: who came, who went, and what was lost.
+
+Every class here is a plain value made by the protocol engines; ``Socket.events`` hands them out.
+Sequence numbers are PGM packet numbers, extended past 2^32, so that they only ever grow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Event", "LossReason", "Lost", "PeerJoined", "PeerLeft", "PeerRestarted"]
+
+
+class LossReason(StrEnum):
+    """Why packets could not be delivered."""
+
+    WINDOW_ADVANCED = "window_advanced"
+    """The source's transmit window moved past them before a repair arrived."""
+    REPAIR_DEADLINE = "repair_deadline"
+    """No repair came within ``repair_deadline``, or all retries were used up."""
+    SOURCE_GONE = "source_gone"
+    """The source ended, was reset or expired while they were missing."""
+    DISCONTINUITY = "discontinuity"
+    """The source started again with the same identity."""
+    APP_HWM = "app_hwm"
+    """They arrived, but the application's receive queue was full."""
+
+
+@dataclass(slots=True)
+class Lost:
+    """Packets of one source that were not delivered and never will be.
+
+    Messages that lie in them, wholly or in part, are missing whole; no part of one is delivered.
+    """
+
+    tsi: str
+    """The source: 12 hex digits of GSI, a dot, the data-source port."""
+    first: int
+    """First lost packet number."""
+    last: int
+    """Last lost packet number."""
+    count: int
+    """Packets in the range; with ``app_hwm``, messages that the full queue refused."""
+    reason: LossReason
+    """Why."""
+
+
+@dataclass(slots=True)
+class PeerJoined:
+    """A source was heard for the first time; its stream starts here."""
+
+    tsi: str
+    """The source: 12 hex digits of GSI, a dot, the data-source port."""
+    address: str
+    """The IP address it sends from."""
+    first: int
+    """Packet number from which on everything is delivered or reported lost."""
+
+
+@dataclass(slots=True)
+class PeerLeft:
+    """A source ended; its stream is over."""
+
+    tsi: str
+    """The source: 12 hex digits of GSI, a dot, the data-source port."""
+    reason: str
+    """``finished`` (it said so), ``reset`` (it gave up) or ``expired`` (silence)."""
+    last: int
+    """Last packet number known to exist."""
+    tail_unknown: bool
+    """True if it may have sent more than ``last``, which nobody here can know."""
+
+
+@dataclass(slots=True)
+class PeerRestarted:
+    """A source came back with the same identity and new numbers; a new stream starts here."""
+
+    tsi: str
+    """The source: 12 hex digits of GSI, a dot, the data-source port."""
+    first: int
+    """Packet number from which on everything is delivered or reported lost."""
+
+
+Event = Lost | PeerJoined | PeerLeft | PeerRestarted
+"""Whatever ``Socket.events`` may hand out."""
