@@ -129,7 +129,9 @@ class FrameDecoder:
         "topic_filter",
     )
 
-    def __init__(self, topic_filter: TopicFilter, max_message_bytes: int, max_part_count: int) -> None:
+    def __init__(
+        self, topic_filter: TopicFilter, max_message_bytes: int, max_part_count: int
+    ) -> None:
         self.topic_filter = topic_filter
         self.max_message_bytes = max_message_bytes
         self.max_part_count = max_part_count
@@ -147,7 +149,9 @@ class FrameDecoder:
     @property
     def is_partial(self) -> bool:
         """True between the first byte of a message and its last."""
-        return self.in_step and bool(self._parts or self._rejected or self._size_left >= 0 or self._head)
+        return self.in_step and bool(
+            self._parts or self._rejected or self._size_left >= 0 or self._head
+        )
 
     def resync(self) -> None:
         """Drop an unfinished message and wait for the next message start (after a loss)."""
@@ -284,7 +288,9 @@ class TransmitSlots:
         if len(tsi) != 8 or not 0 < dport < 65536:
             raise ValueError("a TSI has 8 bytes and a port is 1 to 65535")
         if not 16 <= tsdu_bytes <= 65_000 or slot_count < 4 or first_sqn < 0:
-            raise ValueError("tsdu_bytes is 16 to 65000, slot_count 4 or more, first_sqn not negative")
+            raise ValueError(
+                "tsdu_bytes is 16 to 65000, slot_count 4 or more, first_sqn not negative"
+            )
         self._header = tsi[6:8] + dport.to_bytes(2, "big") + b"\x04\0\0\0" + tsi[:6]
         self._tsdu_bytes = tsdu_bytes
         self._slot_bytes = _DATA_HEADER_BYTES + tsdu_bytes
@@ -321,11 +327,14 @@ class TransmitSlots:
     def append(self, parts: Sequence[Buffer]) -> bool:
         """Frame one message into the stream; False, and nothing done, when too much waits already.
 
-        Raises ``ValueError`` if there is no part, or if the message exceeds ``max_stream_bytes``.
+        Raises ``ValueError`` if there is no part, or if the message exceeds ``max_stream_bytes``,
+        ``TypeError`` if a part is not contiguous bytes; nothing is done then, either.
         """
         if not parts:
             raise ValueError("a message has at least one part")
-        stream_bytes = sum(len(part) + (2 if len(part) < 254 else 10) for part in parts)
+        # Looked at before anything is written: half a message would ruin the stream for good.
+        views = [memoryview(part).cast("B") for part in parts]
+        stream_bytes = sum(len(view) + (2 if len(view) < 254 else 10) for view in views)
         room = self._tsdu_bytes - _OFFSET_BYTES
         if stream_bytes > self.max_stream_bytes:
             raise ValueError(f"a message of {stream_bytes} bytes does not fit the transmit window")
@@ -334,22 +343,25 @@ class TransmitSlots:
             return False
         if self._message_start == _NO_MESSAGE_START:
             self._message_start = self._open_bytes
-        last = len(parts) - 1
-        for index, part in enumerate(parts):
-            length = len(part) + 1  # counts the flags octet
+        last = len(views) - 1
+        for index, view in enumerate(views):
+            length = len(view) + 1  # counts the flags octet
             flags = _MORE if index < last else 0
             if length < _SHORT_FRAME_LIMIT:
                 self._write(bytes((length, flags)))
             else:
                 self._write(b"\xff" + length.to_bytes(8, "big") + bytes((flags,)))
-            self._write(part)
+            self._write(view)
         self.message_count += 1
         if self._open_bytes == room:
             self.seal()
         return True
 
     def append_many(self, messages: Sequence[Buffer], start: int, end: int) -> int:
-        """Append ``messages[start:end]``, one part each, until one does not fit; the index reached."""
+        """Append ``messages[start:end]``, one part each; the index of the first that does not fit.
+
+        Raises as ``append``, the messages before the bad one appended.
+        """
         for index in range(start, end):
             if not self.append((messages[index],)):
                 return index
@@ -363,7 +375,6 @@ class TransmitSlots:
         slot = self.next % self._slot_count
         base = slot * self._slot_bytes
         length = _DATA_HEADER_BYTES + _OFFSET_BYTES + self._open_bytes
-        self.trail = max(self.trail, self.next - self._slot_count + 1)
         if self._message_start == _NO_MESSAGE_START and self._open_bytes < room:
             # As libzmq: a packet sealed early ends with a message, so the next one starts right
             # behind it, and a late joiner can fall in step here.
@@ -374,7 +385,9 @@ class TransmitSlots:
         block[base + 16 : base + 20] = (self.next & _SQN_MASK).to_bytes(4, "big")
         block[base + 20 : base + 24] = (self.trail & _SQN_MASK).to_bytes(4, "big")
         block[base + 24 : base + 26] = self._message_start.to_bytes(2, "big")
-        block[base + 6 : base + 8] = checksum(memoryview(block)[base : base + length]).to_bytes(2, "big")
+        block[base + 6 : base + 8] = checksum(memoryview(block)[base : base + length]).to_bytes(
+            2, "big"
+        )
         self._lengths[slot] = length
         self._completed[slot] = self.message_count
         self.next += 1
@@ -442,6 +455,10 @@ class TransmitSlots:
         while position < len(view):
             if self._open_bytes == room:
                 self.seal()
+            if not self._open_bytes:
+                # The slot's old packet goes before its first byte does: no repair may be cut
+                # from a slot that is being filled again.
+                self.trail = max(self.trail, self.next - self._slot_count + 1)
             take = min(room - self._open_bytes, len(view) - position)
             base = (self.next % self._slot_count) * self._slot_bytes
             base += _DATA_HEADER_BYTES + _OFFSET_BYTES + self._open_bytes
@@ -529,7 +546,7 @@ class ReceiveSlots:
     def store_run(
         self, data: memoryview, start: int, segment_bytes: int, stored_bytes_limit: int
     ) -> int:
-        """Keep plain packets ``lead`` + 1, ``lead`` + 2, ... of a run; where the first other starts.
+        """Keep plain packets ``lead`` + 1, + 2, ... of a run; where the first other starts.
 
         Stops also where the limit would be passed, and at a packet whose trail has passed ``next``
         (the caller must then give numbers up first).
@@ -552,7 +569,12 @@ class ReceiveSlots:
         return min(start, size)
 
     def store(self, sqn: int, packet: Buffer) -> bool:
-        """Keep one data packet that the caller has checked; False if it is held or was decoded."""
+        """Keep one data packet that the caller has checked; False if it is held or was decoded.
+
+        Raises ``ValueError`` if it is shorter than a data packet's header.
+        """
+        if len(packet) < _DATA_HEADER_BYTES:
+            raise ValueError(f"a data packet has at least {_DATA_HEADER_BYTES} bytes")
         if sqn < self.next or sqn in self._store:
             self.duplicate_count += 1
             return False
