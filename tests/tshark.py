@@ -5,7 +5,7 @@ tshark 4.0 (measured) shape this module: ``pgm.hdr.cksum.status`` occurs twice a
 only the last is the verdict; an SPMR is shown as plain data, so its checksum is computed here; the
 sequence number of a data packet goes by the name of an SPM's.
 
-Invariant: ``judge`` is silent only when every packet has been dissected as PGM with a good checksum,
+Invariant: ``judge`` is silent only when every packet was dissected as PGM with a good checksum,
 and nothing in the file is malformed or draws an expert error.
 """
 
