@@ -12,7 +12,7 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import hypothesis
@@ -106,8 +106,8 @@ def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
-) -> Iterator[None]:
-    report: pytest.TestReport = yield
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
     must_run = any(map(item.get_closest_marker, NO_SKIP_IN_CI))
     if in_ci() and must_run and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -116,8 +116,8 @@ def pytest_runtest_makereport(
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
-    report: pytest.CollectReport = yield
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
     if in_ci() and report.skipped:
         report.outcome = "failed"
         report.longrepr = f"skipped as a whole, which CI does not allow: {skip_reason(report)}"
