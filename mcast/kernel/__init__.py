@@ -42,7 +42,7 @@ def _load_native() -> ModuleType:
         raise ImportError(f"the native kernel is not available ({error}); {_BUILD}") from error
     missing = [name for name in _compiled_names() if not hasattr(native, name)]
     if missing:
-        raise ImportError(f"the native kernel lacks {', '.join(missing)}: stale; {_BUILD}")
+        raise ImportError(f"the native kernel lacks {', '.join(missing)}: stale or unfinished; {_BUILD}")
     return native
 
 

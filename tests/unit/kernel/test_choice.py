@@ -79,7 +79,7 @@ def test_native_that_is_not_built_says_how_to_build_it(monkeypatch: pytest.Monke
 
 def test_native_that_is_stale_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, without=("checksum",))
-    with pytest.raises(ImportError, match="lacks checksum: stale"):
+    with pytest.raises(ImportError, match="lacks checksum: stale or unfinished"):
         kernel._choose("native")
 
 
