@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 SOURCE = "mcast/kernel/_native.pyx"
 
@@ -47,4 +49,19 @@ def native_extensions(mode: str) -> list[Extension]:
     ]
 
 
-setup(ext_modules=native_extensions(os.environ.get("MCAST_NATIVE", "auto")))
+class BuildNative(build_ext):
+    """Treats an error of Cython as one of the compiler, which an optional extension survives."""
+
+    def build_extension(self, ext: Extension) -> None:
+        from Cython.Compiler.Errors import CompileError as CythonError
+
+        try:
+            super().build_extension(ext)
+        except CythonError as error:
+            raise CompileError(f"Cython does not accept {SOURCE}: {error}") from error
+
+
+setup(
+    ext_modules=native_extensions(os.environ.get("MCAST_NATIVE", "auto")),
+    cmdclass={"build_ext": BuildNative},
+)
