@@ -330,10 +330,10 @@ class TransmitSlots:
         Raises ``ValueError`` if there is no part, or if the message exceeds ``max_stream_bytes``,
         ``TypeError`` if a part is not contiguous bytes; nothing is done then, either.
         """
-        if not parts:
-            raise ValueError("a message has at least one part")
         # Looked at before anything is written: half a message would ruin the stream for good.
         views = [memoryview(part).cast("B") for part in parts]
+        if not views:
+            raise ValueError("a message has at least one part")
         stream_bytes = sum(len(view) + (2 if len(view) < 254 else 10) for view in views)
         room = self._tsdu_bytes - _OFFSET_BYTES
         if stream_bytes > self.max_stream_bytes:
@@ -492,6 +492,8 @@ class ReceiveSlots:
     )
 
     def __init__(self, tsi: bytes, dport: int, decoder: FrameDecoder, first_sqn: int) -> None:
+        if len(tsi) != 8 or not 0 < dport < 65536:
+            raise ValueError("a TSI has 8 bytes and a port is 1 to 65535")
         self._ports = tsi[6:8] + dport.to_bytes(2, "big")
         self._gsi = tsi[:6]
         self._store: dict[int, bytes] = {}

@@ -1,0 +1,10 @@
+from mcast.kernel.reference import Buffer as Buffer
+from mcast.kernel.reference import FrameDecoder as FrameDecoder
+from mcast.kernel.reference import Message as Message
+from mcast.kernel.reference import ReceiveSlots as ReceiveSlots
+from mcast.kernel.reference import TopicFilter as TopicFilter
+from mcast.kernel.reference import TransmitSlots as TransmitSlots
+from mcast.kernel.reference import UdpReader as UdpReader
+from mcast.kernel.reference import UdpWriter as UdpWriter
+from mcast.kernel.reference import checksum as checksum
+from mcast.kernel.reference import checksum_ok as checksum_ok

@@ -1,0 +1,1262 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False, auto_pickle=False, binding=False, embedsignature=True
+"""The kernel contract, compiled: ``reference.py`` says what each name does, this says it fast.
+
+Owns no behaviour of its own: every result, attribute and error is the reference's, and a property
+test and a differential fuzzer compare them call by call. Read the reference first; the comments
+here only say what differs underneath.
+
+Invariants:
+- bounds checks are off, so each read of network bytes is preceded by a length check by hand;
+- per packet and per message no Python object is made, but for the messages delivered;
+- nothing here blocks or gives up the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import os
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_SIMPLE,
+    PyBuffer_FillInfo,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.ref cimport Py_XDECREF, PyObject
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.errno cimport (
+    EAGAIN,
+    EINVAL,
+    EIO,
+    EMSGSIZE,
+    ENOBUFS,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    errno,
+)
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+
+cdef extern from "Python.h":
+    int _PyBytes_Resize(PyObject **bytes, Py_ssize_t newsize) except -1
+    PyObject *_new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    char *_bytes_data "PyBytes_AS_STRING"(PyObject *bytes)
+
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    static inline uint16_t mcast_get16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
+
+    static inline uint32_t mcast_get32(const uint8_t *p)
+    {
+        return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    }
+
+    static inline uint64_t mcast_get64(const uint8_t *p)
+    {
+        return (uint64_t)mcast_get32(p) << 32 | mcast_get32(p + 4);
+    }
+
+    static inline void mcast_put16(uint8_t *p, uint16_t value)
+    {
+        p[0] = (uint8_t)(value >> 8);
+        p[1] = (uint8_t)value;
+    }
+
+    static inline void mcast_put32(uint8_t *p, uint32_t value)
+    {
+        mcast_put16(p, (uint16_t)(value >> 16));
+        mcast_put16(p + 2, (uint16_t)value);
+    }
+
+    static inline void mcast_put64(uint8_t *p, uint64_t value)
+    {
+        mcast_put32(p, (uint32_t)(value >> 32));
+        mcast_put32(p + 4, (uint32_t)value);
+    }
+
+    /* The folded sum of 16-bit words, 0 only if every byte is zero. Adds 32-bit words as they lie
+       in memory (2^16 is 1 modulo 0xFFFF, so wider words and the other byte order give the same
+       sum, RFC 1071) into 64 bits, which no buffer shorter than 16 GiB overflows; compilers turn
+       the loop into vector instructions. */
+    static uint32_t mcast_word_sum(const uint8_t *p, size_t size)
+    {
+        uint64_t sum = 0;
+        uint32_t word;
+        size_t count = size / 4;
+        for (size_t i = 0; i < count; i++) {
+            memcpy(&word, p + 4 * i, 4);
+            sum += word;
+        }
+        word = 0;
+        memcpy(&word, p + 4 * count, size % 4);
+        sum += word;
+        sum = (sum & 0xFFFFFFFFu) + (sum >> 32);
+        sum = (sum & 0xFFFFFFFFu) + (sum >> 32);
+        sum = (sum & 0xFFFF) + (sum >> 16);
+        sum = (sum & 0xFFFF) + (sum >> 16);
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        sum = (sum >> 8 | sum << 8) & 0xFFFF;
+    #endif
+        return (uint32_t)sum;
+    }
+
+    static inline uint16_t mcast_checksum(const uint8_t *p, size_t size)
+    {
+        uint16_t result = (uint16_t)(0xFFFF - mcast_word_sum(p, size));
+        return result ? result : 0xFFFF;
+    }
+    """
+    uint16_t mcast_get16(const uint8_t *p) noexcept
+    uint32_t mcast_get32(const uint8_t *p) noexcept
+    uint64_t mcast_get64(const uint8_t *p) noexcept
+    void mcast_put16(uint8_t *p, uint16_t value) noexcept
+    void mcast_put32(uint8_t *p, uint32_t value) noexcept
+    void mcast_put64(uint8_t *p, uint64_t value) noexcept
+    uint32_t mcast_word_sum(const uint8_t *p, size_t size) noexcept
+    uint16_t mcast_checksum(const uint8_t *p, size_t size) noexcept
+
+
+__all__ = [
+    "Buffer",
+    "FrameDecoder",
+    "Message",
+    "ReceiveSlots",
+    "TopicFilter",
+    "TransmitSlots",
+    "UdpReader",
+    "UdpWriter",
+    "checksum",
+    "checksum_ok",
+]
+
+Buffer = bytes | bytearray | memoryview
+Message = bytes | tuple[bytes, ...]
+
+cdef enum:
+    ODATA = 0x04
+    RDATA = 0x05
+    DATA_HEADER_BYTES = 24
+    OFFSET_BYTES = 2
+    NO_MESSAGE_START = 0xFFFF
+    SHORT_FRAME_LIMIT = 0xFF
+    MORE = 0x01
+    HEAD_BYTES_MAX = 10
+    FIRST_BODY_BYTES = 2048  # a body that goes on in the next packet is longer than most of one
+
+cdef uint32_t HALF_SPACE = 0x8000_0000u
+
+
+def checksum(data):
+    """As ``reference.checksum``."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+    cdef uint16_t result = mcast_checksum(<const uint8_t *>buffer.buf, buffer.len)
+    PyBuffer_Release(&buffer)
+    return result
+
+
+def checksum_ok(packet):
+    """As ``reference.checksum_ok``."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(packet, &buffer, PyBUF_SIMPLE)
+    cdef bint result = mcast_word_sum(<const uint8_t *>buffer.buf, buffer.len) == 0xFFFF
+    PyBuffer_Release(&buffer)
+    return result
+
+
+cdef struct Prefix:
+    const uint8_t *data
+    Py_ssize_t size
+
+
+@cython.final
+cdef class TopicFilter:
+    """As ``reference.TopicFilter``: sorted prefixes, none of which starts another."""
+
+    cdef list _sorted  # owns the bytes that _prefixes points into
+    cdef Prefix *_prefixes
+    cdef Py_ssize_t _count
+
+    def __cinit__(self, prefixes=()):
+        cdef bytes prefix
+        cdef Py_ssize_t index
+        self._sorted = []
+        for prefix in sorted({bytes(prefix) for prefix in prefixes}):
+            if not (self._sorted and prefix.startswith(self._sorted[len(self._sorted) - 1])):
+                self._sorted.append(prefix)
+        self._count = len(self._sorted)
+        self._prefixes = <Prefix *>PyMem_RawCalloc(self._count + 1, sizeof(Prefix))
+        if self._prefixes == NULL:
+            raise MemoryError
+        for index in range(self._count):
+            prefix = self._sorted[index]
+            self._prefixes[index].data = <const uint8_t *>PyBytes_AS_STRING(prefix)
+            self._prefixes[index].size = PyBytes_GET_SIZE(prefix)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self._prefixes)
+
+    def match(self, topic):
+        """As ``reference.TopicFilter.match``."""
+        cdef Py_buffer buffer
+        PyObject_GetBuffer(topic, &buffer, PyBUF_SIMPLE)
+        cdef bint result = self._match(<const uint8_t *>buffer.buf, buffer.len)
+        PyBuffer_Release(&buffer)
+        return result
+
+    cdef inline bint _match(self, const uint8_t *topic, Py_ssize_t size) noexcept:
+        cdef Py_ssize_t low = 0
+        cdef Py_ssize_t high = self._count
+        cdef Py_ssize_t middle
+        cdef Prefix *prefix
+        cdef int order
+        # Narrows to the only prefix that can match: the greatest one not above the topic.
+        while low < high:
+            middle = (low + high) // 2
+            prefix = &self._prefixes[middle]
+            order = memcmp(prefix.data, topic, min(prefix.size, size))
+            if order == 0:
+                if prefix.size <= size:
+                    return True
+                high = middle  # the topic starts the prefix, so it is below it
+            elif order < 0:
+                low = middle + 1
+            else:
+                high = middle
+        return False
+
+
+@cython.final
+cdef class FrameDecoder:
+    """As ``reference.FrameDecoder``.
+
+    A part that lies whole in one TSDU is filtered and copied straight from it. A part that spans
+    TSDUs grows in the very bytes object that is delivered, by doubling, never past what the frame
+    claims and never far past what came.
+    """
+
+    cdef TopicFilter _topic_filter
+    cdef public long long filtered_count
+    cdef readonly bint in_step
+    cdef public long long malformed_count
+    cdef public long long max_message_bytes
+    cdef public long long max_part_count
+    cdef public long long message_count
+    cdef uint8_t _head[HEAD_BYTES_MAX]
+    cdef int _head_bytes
+    cdef long long _size_left  # of the body under way; -1: its head is not complete
+    cdef long long _body_size
+    cdef long long _body_bytes  # of _body, how many have come
+    cdef long long _body_room
+    cdef PyObject *_body  # a bytes object that nobody else has seen yet, or NULL
+    cdef bint _more
+    cdef bint _rejected
+    cdef long long _total_bytes
+    cdef long long _part_count
+    cdef list _parts
+
+    def __cinit__(
+        self, TopicFilter topic_filter not None, long long max_message_bytes,
+        long long max_part_count
+    ):
+        self._topic_filter = topic_filter
+        self.max_message_bytes = max_message_bytes
+        self.max_part_count = max_part_count
+        self._reset()
+
+    def __dealloc__(self):
+        Py_XDECREF(self._body)
+
+    @property
+    def topic_filter(self):
+        """The filter that applies from the next message on."""
+        return self._topic_filter
+
+    @topic_filter.setter
+    def topic_filter(self, TopicFilter topic_filter not None):
+        self._topic_filter = topic_filter
+
+    @property
+    def is_partial(self):
+        """True between the first byte of a message and its last."""
+        return self.in_step and (
+            self._part_count > 0 or self._size_left >= 0 or self._head_bytes > 0
+        )
+
+    def resync(self):
+        """Drop an unfinished message and wait for the next message start (after a loss)."""
+        self._reset()
+
+    def decode(self, tsdu, list out not None):
+        """As ``reference.FrameDecoder.decode``."""
+        cdef Py_buffer buffer
+        PyObject_GetBuffer(tsdu, &buffer, PyBUF_SIMPLE)
+        try:
+            self._decode(<const uint8_t *>buffer.buf, buffer.len, out)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    cdef int _decode(self, const uint8_t *data, Py_ssize_t end, list out) except -1:
+        cdef Py_ssize_t position = OFFSET_BYTES
+        cdef Py_ssize_t offset, wanted
+        cdef uint64_t length
+        cdef long long take
+        cdef const uint8_t *head
+        if end < OFFSET_BYTES:
+            self._give_up()
+            return 0
+        if not self.in_step:
+            offset = mcast_get16(data)
+            if offset == NO_MESSAGE_START:
+                return 0
+            position += offset
+            if position > end:
+                self._give_up()
+                return 0
+            self.in_step = True
+        while position < end:
+            if self._size_left >= 0:  # inside a body
+                take = min(self._size_left, <long long>(end - position))
+                self._grow_body(data + position, take)
+                position += <Py_ssize_t>take
+                self._size_left -= take
+                if self._size_left == 0:
+                    self._end_body(out)
+                continue
+            head = data + position
+            if self._head_bytes == 0 and end - position >= HEAD_BYTES_MAX:
+                position += HEAD_BYTES_MAX if head[0] == SHORT_FRAME_LIMIT else 2
+            else:  # near the end of the TSDU, or begun in the last one: octet by octet
+                wanted = 2
+                if self._head_bytes and self._head[0] == SHORT_FRAME_LIMIT:
+                    wanted = HEAD_BYTES_MAX
+                while self._head_bytes < wanted and position < end:
+                    self._head[self._head_bytes] = data[position]
+                    self._head_bytes += 1
+                    position += 1
+                    wanted = HEAD_BYTES_MAX if self._head[0] == SHORT_FRAME_LIMIT else 2
+                if self._head_bytes < wanted:
+                    return 0  # the frame's head goes on in the next TSDU
+                self._head_bytes = 0
+                head = self._head
+            if head[0] == SHORT_FRAME_LIMIT:
+                length = mcast_get64(head + 1)
+                self._more = head[9] & MORE
+            else:
+                length = head[0]
+                self._more = head[1] & MORE
+            if (
+                length == 0
+                or self._total_bytes > self.max_message_bytes
+                or length - 1 > <uint64_t>(self.max_message_bytes - self._total_bytes)
+                or self._part_count >= self.max_part_count
+            ):
+                self._give_up()
+                return 0
+            length -= 1  # the flags octet
+            self._total_bytes += <long long>length
+            if length <= <uint64_t>(end - position):
+                self._end_frame(data + position, <Py_ssize_t>length, out)
+                position += <Py_ssize_t>length
+            else:
+                self._size_left = self._body_size = <long long>length
+                self._body_bytes = self._body_room = 0
+        return 0
+
+    cdef inline int _end_frame(
+        self, const uint8_t *body, Py_ssize_t size, list out
+    ) except -1:
+        """A part that lies whole in the TSDU."""
+        cdef bint wanted = not self._rejected
+        if self._part_count == 0:
+            wanted = self._topic_filter._match(body, size)
+        self._end_part(
+            PyBytes_FromStringAndSize(<const char *>body, size) if wanted else None, out
+        )
+        return 0
+
+    cdef int _end_body(self, list out) except -1:
+        """A part that came in several TSDUs."""
+        cdef bytes part = None
+        if self._body != NULL:
+            part = <bytes>self._body
+            Py_XDECREF(self._body)
+            self._body = NULL
+        self._size_left = -1
+        if self._part_count == 0 and not self._topic_filter._match(
+            <const uint8_t *>PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part)
+        ):
+            part = None
+        self._end_part(part, out)
+        return 0
+
+    cdef inline int _end_part(self, bytes part, list out) except -1:
+        """Take a whole part, None if the message is rejected."""
+        if self._part_count == 0:
+            if not self._more:  # the usual message
+                if part is None:
+                    self.filtered_count += 1
+                else:
+                    self.message_count += 1
+                    out.append(part)
+                self._total_bytes = 0
+                return 0
+            self._rejected = part is None
+            self._parts = None if self._rejected else []
+        self._part_count += 1
+        if not self._rejected:
+            self._parts.append(part)
+        if self._more:
+            return 0
+        if self._rejected:
+            self.filtered_count += 1
+        else:
+            self.message_count += 1
+            out.append(tuple(self._parts))
+        self._start_message()
+        return 0
+
+    cdef int _grow_body(self, const uint8_t *data, long long size) except -1:
+        cdef long long room
+        if self._rejected:
+            return 0
+        if self._body_bytes + size > self._body_room:
+            room = max(2 * self._body_room, self._body_bytes + size, FIRST_BODY_BYTES)
+            room = min(room, self._body_size)
+            if self._body == NULL:
+                self._body = _new_bytes(NULL, <Py_ssize_t>room)
+            else:
+                _PyBytes_Resize(&self._body, <Py_ssize_t>room)
+            self._body_room = room
+        memcpy(_bytes_data(self._body) + self._body_bytes, data, <size_t>size)
+        self._body_bytes += size
+        return 0
+
+    cdef inline void _start_message(self) noexcept:
+        self._parts = None
+        self._part_count = 0
+        self._rejected = False
+        self._total_bytes = 0
+
+    cdef void _reset(self) noexcept:
+        cdef PyObject *body = self._body
+        self.in_step = False
+        self._start_message()
+        self._head_bytes = 0
+        self._size_left = -1
+        self._more = False
+        self._body = NULL
+        Py_XDECREF(body)
+
+    cdef void _give_up(self) noexcept:
+        self.malformed_count += 1
+        self._reset()
+
+
+@cython.final
+cdef class _Block:
+    """Zeroed memory that lives as long as anyone looks at it; pages are touched on first use."""
+
+    cdef uint8_t *data
+    cdef Py_ssize_t size
+
+    def __cinit__(self, size_t count, size_t item_bytes):
+        self.data = <uint8_t *>PyMem_RawCalloc(count, item_bytes)
+        if self.data == NULL:
+            raise MemoryError
+        self.size = <Py_ssize_t>(count * item_bytes)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.data)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.data, self.size, 0, flags)
+
+
+@cython.final
+cdef class TransmitSlots:
+    """As ``reference.TransmitSlots``. The numbers are read-only here."""
+
+    cdef _Block _block
+    cdef object _view
+    cdef uint32_t *_lengths
+    cdef long long *_completed
+    cdef uint8_t _header[14]
+    cdef long long _slot_bytes
+    cdef long long _slot_count
+    cdef long long _room  # bytes of stream in a full packet
+    cdef long long _open_slot
+    cdef uint8_t *_stream  # where the open packet's bytes of stream begin
+    cdef long long _open_bytes
+    cdef long long _message_start
+    cdef long long _unsent_message_base
+    cdef public long long max_stream_bytes
+    cdef readonly long long message_count
+    cdef readonly long long next
+    cdef readonly long long trail
+    cdef readonly long long unsent
+    cdef public long long unsent_limit
+
+    def __cinit__(
+        self, bytes tsi not None, long long dport, long long tsdu_bytes, long long slot_count,
+        long long first_sqn=0
+    ):
+        if len(tsi) != 8 or not 0 < dport < 65536:
+            raise ValueError("a TSI has 8 bytes and a port is 1 to 65535")
+        if not 16 <= tsdu_bytes <= 65_000 or slot_count < 4 or first_sqn < 0:
+            raise ValueError(
+                "tsdu_bytes is 16 to 65000, slot_count 4 or more, first_sqn not negative"
+            )
+        cdef bytes header = tsi[6:8] + int(dport).to_bytes(2, "big") + b"\x04\0\0\0" + tsi[:6]
+        memcpy(self._header, PyBytes_AS_STRING(header), 14)
+        self._slot_bytes = DATA_HEADER_BYTES + tsdu_bytes
+        self._slot_count = slot_count
+        self._room = tsdu_bytes - OFFSET_BYTES
+        self._block = _Block(slot_count, self._slot_bytes)
+        self._view = memoryview(self._block)
+        self._lengths = <uint32_t *>PyMem_RawCalloc(slot_count, sizeof(uint32_t))
+        self._completed = <long long *>PyMem_RawCalloc(slot_count, sizeof(long long))
+        if self._lengths == NULL or self._completed == NULL:
+            raise MemoryError
+        self._message_start = NO_MESSAGE_START
+        self.trail = self.unsent = self.next = first_sqn
+        self.unsent_limit = slot_count // 2
+        self.max_stream_bytes = (self.unsent_limit - 1) * self._room
+        self._open_slot = first_sqn % slot_count
+        self._find_stream()
+
+    def __dealloc__(self):
+        PyMem_RawFree(self._lengths)
+        PyMem_RawFree(self._completed)
+
+    @property
+    def open_bytes(self):
+        """Bytes of stream in the open packet, 0 when there is nothing to seal."""
+        return self._open_bytes
+
+    @property
+    def unsent_message_count(self):
+        """Messages of which at least the last byte has not been handed out by ``take_run``."""
+        return self.message_count - self._unsent_message_base
+
+    def append(self, parts):
+        """As ``reference.TransmitSlots.append``."""
+        cdef PyObject *only = NULL
+        if PyTuple_CheckExact(parts):
+            if PyTuple_GET_SIZE(parts) == 1:
+                only = <PyObject *>PyTuple_GET_ITEM(parts, 0)
+        elif PyList_CheckExact(parts):
+            if PyList_GET_SIZE(parts) == 1:
+                only = <PyObject *>PyList_GET_ITEM(parts, 0)
+        if only != NULL and PyBytes_CheckExact(<object>only):
+            return self._append_bytes(<object>only) != 0
+        return self._append_parts(parts) != 0
+
+    def append_many(self, messages, Py_ssize_t start, Py_ssize_t end):
+        """As ``reference.TransmitSlots.append_many``."""
+        cdef Py_ssize_t index
+        cdef object message
+        cdef int done
+        for index in range(start, end):
+            # Asked anew each time: a message's buffer code may run Python that changes the list.
+            if PyList_CheckExact(messages) and 0 <= index < PyList_GET_SIZE(messages):
+                message = <object>PyList_GET_ITEM(messages, index)
+            elif PyTuple_CheckExact(messages) and 0 <= index < PyTuple_GET_SIZE(messages):
+                message = <object>PyTuple_GET_ITEM(messages, index)
+            else:
+                message = messages[<object>index]
+            if PyBytes_CheckExact(message):
+                done = self._append_bytes(message)
+            else:
+                done = self._append_parts((message,))
+            if not done:
+                return index
+        return end
+
+    def seal(self):
+        """As ``reference.TransmitSlots.seal``."""
+        self._seal()
+
+    def take_run(self, long long max_packet_count):
+        """As ``reference.TransmitSlots.take_run``."""
+        cdef long long first = self.unsent % self._slot_count
+        cdef long long count = self._run(first, min(max_packet_count, self.next - self.unsent))
+        if count == 0:
+            return None
+        self.unsent += count
+        self._unsent_message_base = self._completed[first + count - 1]
+        return self._view_of(first, count), self._lengths[first]
+
+    def repair_run(self, long long sqn, long long max_packet_count):
+        """As ``reference.TransmitSlots.repair_run``."""
+        if not self.trail <= sqn < self.unsent:
+            return None
+        cdef long long first = sqn % self._slot_count
+        cdef long long count = self._run(first, min(max_packet_count, self.unsent - sqn))
+        if count == 0:
+            return None
+        cdef long long slot
+        cdef uint8_t *packet
+        for slot in range(first, first + count):
+            packet = self._block.data + slot * self._slot_bytes
+            packet[4] = RDATA
+            mcast_put16(packet + 6, 0)
+            mcast_put32(packet + 20, <uint32_t>self.trail)
+            mcast_put16(packet + 6, mcast_checksum(packet, self._lengths[slot]))
+        return self._view_of(first, count), self._lengths[first]
+
+    def advance(self, long long trail):
+        """As ``reference.TransmitSlots.advance``."""
+        self.trail = max(self.trail, min(trail, self.unsent))
+
+    cdef inline int _append_bytes(self, bytes message) except -1:
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(message)
+        if not self._admit(size + (2 if size < 254 else 10)):
+            return 0
+        self._write_frame(<const uint8_t *>PyBytes_AS_STRING(message), size, 0)
+        self.message_count += 1
+        if self._open_bytes == self._room:
+            self._seal()
+        return 1
+
+    cdef int _append_parts(self, parts) except -1:
+        cdef Py_buffer *buffers
+        cdef Py_ssize_t part_count, index
+        cdef Py_ssize_t held = 0
+        cdef long long stream_bytes = 0
+        cdef list views = [
+            part if PyBytes_CheckExact(part) else memoryview(part).cast("B") for part in parts
+        ]
+        part_count = len(views)
+        if part_count == 0:
+            raise ValueError("a message has at least one part")
+        buffers = <Py_buffer *>PyMem_RawCalloc(part_count, sizeof(Py_buffer))
+        if buffers == NULL:
+            raise MemoryError
+        try:
+            for held in range(part_count):
+                PyObject_GetBuffer(views[held], &buffers[held], PyBUF_SIMPLE)
+                stream_bytes += buffers[held].len + (2 if buffers[held].len < 254 else 10)
+            held = part_count
+            if not self._admit(stream_bytes):
+                return 0
+            for index in range(part_count):
+                self._write_frame(
+                    <const uint8_t *>buffers[index].buf,
+                    buffers[index].len,
+                    MORE if index < part_count - 1 else 0,
+                )
+        finally:
+            for index in range(held):
+                PyBuffer_Release(&buffers[index])
+            PyMem_RawFree(buffers)
+        self.message_count += 1
+        if self._open_bytes == self._room:
+            self._seal()
+        return 1
+
+    cdef inline int _admit(self, long long stream_bytes) except -1:
+        """1 if a message of this length may be written now, 0 if not yet; marks its start."""
+        cdef long long packet_count = 1
+        cdef long long end = self._open_bytes + stream_bytes
+        if stream_bytes > self.max_stream_bytes:
+            raise ValueError(f"a message of {stream_bytes} bytes does not fit the transmit window")
+        if end > self._room:
+            packet_count = (end + self._room - 1) // self._room
+        if self.next - self.unsent + packet_count > self.unsent_limit:
+            return 0
+        if self._message_start == NO_MESSAGE_START:
+            self._message_start = self._open_bytes
+        return 1
+
+    cdef inline void _write_frame(
+        self, const uint8_t *body, Py_ssize_t size, uint8_t flags
+    ) noexcept:
+        cdef uint8_t head[HEAD_BYTES_MAX]
+        cdef uint8_t *place
+        if size < 254:
+            if self._open_bytes and size + 2 <= self._room - self._open_bytes:
+                place = self._stream + self._open_bytes
+                place[0] = <uint8_t>(size + 1)
+                place[1] = flags
+                memcpy(place + 2, body, size)
+                self._open_bytes += size + 2
+                return
+            head[0] = <uint8_t>(size + 1)
+            head[1] = flags
+            self._write(head, 2)
+        else:
+            head[0] = SHORT_FRAME_LIMIT
+            mcast_put64(head + 1, <uint64_t>size + 1)
+            head[9] = flags
+            self._write(head, HEAD_BYTES_MAX)
+        self._write(body, size)
+
+    cdef void _write(self, const uint8_t *data, long long size) noexcept:
+        cdef long long take
+        while size > 0:
+            if self._open_bytes == self._room:
+                self._seal()
+            if self._open_bytes == 0:
+                self.trail = max(self.trail, self.next - self._slot_count + 1)
+            take = min(self._room - self._open_bytes, size)
+            memcpy(self._stream + self._open_bytes, data, <size_t>take)
+            self._open_bytes += take
+            data += take
+            size -= take
+
+    cdef void _seal(self) noexcept:
+        if self._open_bytes == 0:
+            return
+        cdef uint8_t *packet = self._stream - (DATA_HEADER_BYTES + OFFSET_BYTES)
+        cdef uint32_t length = <uint32_t>(DATA_HEADER_BYTES + OFFSET_BYTES + self._open_bytes)
+        if self._message_start == NO_MESSAGE_START and self._open_bytes < self._room:
+            self._message_start = self._open_bytes
+        memcpy(packet, self._header, 14)
+        mcast_put16(packet + 14, <uint16_t>(length - DATA_HEADER_BYTES))
+        mcast_put32(packet + 16, <uint32_t>self.next)
+        mcast_put32(packet + 20, <uint32_t>self.trail)
+        mcast_put16(packet + 24, <uint16_t>self._message_start)
+        mcast_put16(packet + 6, mcast_checksum(packet, length))
+        self._lengths[self._open_slot] = length
+        self._completed[self._open_slot] = self.message_count
+        self.next += 1
+        self._open_bytes = 0
+        self._message_start = NO_MESSAGE_START
+        self._open_slot += 1
+        if self._open_slot == self._slot_count:
+            self._open_slot = 0
+        self._find_stream()
+
+    cdef inline void _find_stream(self) noexcept:
+        self._stream = (
+            self._block.data + self._open_slot * self._slot_bytes
+            + (DATA_HEADER_BYTES + OFFSET_BYTES)
+        )
+
+    cdef long long _run(self, long long first, long long packet_count) noexcept:
+        """How many packets from slot ``first`` on lie end to end in equal segments."""
+        cdef long long end = first + 1
+        cdef long long last
+        if packet_count <= 0:
+            return 0
+        last = min(first + packet_count, self._slot_count)
+        if self._lengths[first] == self._slot_bytes:
+            while end < last and self._lengths[end] == self._slot_bytes:
+                end += 1
+            if end < last:
+                end += 1
+        return end - first
+
+    cdef object _view_of(self, long long first, long long count):
+        cdef long long last = first + count - 1
+        return self._view[first * self._slot_bytes:last * self._slot_bytes + self._lengths[last]]
+
+
+@cython.final
+cdef class ReceiveSlots:
+    """As ``reference.ReceiveSlots``."""
+
+    cdef readonly FrameDecoder decoder
+    cdef uint8_t _ports[4]
+    cdef uint8_t _gsi[6]
+    cdef dict _store
+    cdef public long long duplicate_count
+    cdef public long long lead
+    cdef public long long next
+    cdef public long long packet_count
+    cdef public long long payload_bytes
+    cdef public long long repair_count
+    cdef public long long stored_bytes
+
+    def __cinit__(
+        self, bytes tsi not None, long long dport, FrameDecoder decoder not None,
+        long long first_sqn
+    ):
+        if len(tsi) != 8 or not 0 < dport < 65536:
+            raise ValueError("a TSI has 8 bytes and a port is 1 to 65535")
+        cdef const uint8_t *raw = <const uint8_t *>PyBytes_AS_STRING(tsi)
+        memcpy(self._gsi, raw, 6)
+        memcpy(self._ports, raw + 6, 2)
+        mcast_put16(self._ports + 2, <uint16_t>dport)
+        self._store = {}
+        self.decoder = decoder
+        self.next = first_sqn
+        self.lead = first_sqn - 1
+
+    @property
+    def stored_count(self):
+        """Early packets held."""
+        return len(self._store)
+
+    def holds(self, long long sqn):
+        """True if the early packet ``sqn`` is held."""
+        return sqn in self._store
+
+    def take_in_order(
+        self, data, Py_ssize_t start, Py_ssize_t segment_bytes, list out not None
+    ):
+        """As ``reference.ReceiveSlots.take_in_order``."""
+        cdef Py_buffer buffer
+        cdef const uint8_t *packet
+        cdef Py_ssize_t length
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            while 0 <= start < buffer.len:
+                packet = <const uint8_t *>buffer.buf + start
+                length = min(segment_bytes, buffer.len - start)
+                if (
+                    not self._is_plain(packet, length)
+                    or mcast_get32(packet + 16) != <uint32_t>self.next
+                ):
+                    break
+                self._count(packet)
+                self.decoder._decode(
+                    packet + DATA_HEADER_BYTES, length - DATA_HEADER_BYTES, out
+                )
+                self.lead = max(self.lead, self.next)
+                self.next += 1
+                start += length
+                if self._store and self.next in self._store:
+                    break
+            return min(start, buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    def store_run(
+        self, data, Py_ssize_t start, Py_ssize_t segment_bytes, long long stored_bytes_limit
+    ):
+        """As ``reference.ReceiveSlots.store_run``."""
+        cdef Py_buffer buffer
+        cdef const uint8_t *packet
+        cdef Py_ssize_t length
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            while 0 <= start < buffer.len:
+                packet = <const uint8_t *>buffer.buf + start
+                length = min(segment_bytes, buffer.len - start)
+                if (
+                    not self._is_plain(packet, length)
+                    or mcast_get32(packet + 16) != <uint32_t>(self.lead + 1)
+                    or self.stored_bytes + length > stored_bytes_limit
+                    or self.lead + 1 - self._trail_distance(packet) > self.next
+                ):
+                    break
+                self._count(packet)
+                self.lead += 1
+                self._store[self.lead] = PyBytes_FromStringAndSize(<const char *>packet, length)
+                self.stored_bytes += length
+                start += length
+            return min(start, buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    def store(self, long long sqn, packet):
+        """As ``reference.ReceiveSlots.store``."""
+        cdef bytes copy = bytes(packet)
+        if PyBytes_GET_SIZE(copy) < DATA_HEADER_BYTES:
+            raise ValueError(f"a data packet has at least {int(DATA_HEADER_BYTES)} bytes")
+        if sqn < self.next or sqn in self._store:
+            self.duplicate_count += 1
+            return False
+        self._count(<const uint8_t *>PyBytes_AS_STRING(copy))
+        self._store[sqn] = copy
+        self.stored_bytes += PyBytes_GET_SIZE(copy)
+        self.lead = max(self.lead, sqn)
+        return True
+
+    def release(self, list out not None):
+        """As ``reference.ReceiveSlots.release``."""
+        cdef bytes packet
+        cdef const uint8_t *raw
+        while self._store:
+            packet = self._store.pop(self.next, None)
+            if packet is None:
+                break
+            raw = <const uint8_t *>PyBytes_AS_STRING(packet)
+            self.stored_bytes -= PyBytes_GET_SIZE(packet)
+            self.next += 1
+            if raw[5]:
+                return packet
+            self.decoder._decode(
+                raw + DATA_HEADER_BYTES, PyBytes_GET_SIZE(packet) - DATA_HEADER_BYTES, out
+            )
+        return None
+
+    def skip_to(self, long long sqn):
+        """As ``reference.ReceiveSlots.skip_to``."""
+        self.next = sqn
+        self.lead = max(self.lead, sqn - 1)
+        self.decoder._reset()
+
+    cdef inline bint _is_plain(self, const uint8_t *packet, Py_ssize_t length) noexcept:
+        return (
+            length > DATA_HEADER_BYTES
+            and (packet[4] == ODATA or packet[4] == RDATA)
+            and packet[5] == 0
+            and memcmp(packet, self._ports, 4) == 0
+            and memcmp(packet + 8, self._gsi, 6) == 0
+            and mcast_get16(packet + 14) == length - DATA_HEADER_BYTES
+            and (packet[6] != 0 or packet[7] != 0)
+            and self._trail_distance(packet) < HALF_SPACE
+            and mcast_word_sum(packet, length) == 0xFFFF
+        )
+
+    cdef inline uint32_t _trail_distance(self, const uint8_t *packet) noexcept:
+        """How far the packet's trail lies behind its own number."""
+        return mcast_get32(packet + 16) - mcast_get32(packet + 20)
+
+    cdef inline void _count(self, const uint8_t *packet) noexcept:
+        self.packet_count += 1
+        self.repair_count += packet[4] == RDATA
+        self.payload_bytes += mcast_get16(packet + 14)
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    ctypedef unsigned short sa_family_t
+
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+    struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+
+    ctypedef struct sockaddr_t "struct sockaddr":
+        sa_family_t sa_family
+
+    cmsghdr *CMSG_FIRSTHDR(msghdr *header)
+    cmsghdr *CMSG_NXTHDR(msghdr *header, cmsghdr *control)
+    unsigned char *CMSG_DATA(cmsghdr *control)
+    size_t CMSG_LEN(size_t size)
+    size_t CMSG_SPACE(size_t size)
+    int recvmmsg(int fd, mmsghdr *headers, unsigned int count, int flags, void *timeout)
+    ssize_t sendmsg(int fd, const msghdr *header, int flags)
+    ssize_t sendto(
+        int fd, const void *data, size_t size, int flags, const sockaddr_t *name, socklen_t length
+    )
+    const int AF_INET
+    const int MSG_CTRUNC
+    const int MSG_DONTWAIT
+    const int MSG_TRUNC
+    const int SOL_SOCKET
+
+cdef enum:  # as in reference_io.py
+    SOL_UDP = 17
+    SO_RXQ_OVFL = 40
+    UDP_SEGMENT = 103
+    UDP_GRO = 104
+    SOCKADDR_BYTES = 28
+    CONTROL_BYTES = 128
+    RUN_SEGMENT_COUNT = 64
+    RUN_BYTES = 65_487
+
+
+@cython.final
+cdef class _Slab:
+    """One datagram's place in a reader's memory; a view of it has the size set when it was made."""
+
+    cdef _Block block
+    cdef uint8_t *data
+    cdef Py_ssize_t size
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.data, self.size, 0, flags)
+
+
+@cython.final
+cdef class UdpReader:
+    """As ``reference_io.UdpReader``."""
+
+    cdef readonly dict overflows
+    cdef public long long truncated_count
+    cdef public long long empty_count
+    cdef unsigned int _batch_count
+    cdef list _slabs
+    cdef mmsghdr *_headers
+    cdef iovec *_iovecs
+    cdef uint8_t *_names
+    cdef uint8_t *_control
+    cdef bytes _last_source  # most datagrams come from where the one before came from
+
+    def __cinit__(self, long long batch_count=32, long long buffer_bytes=65_536):
+        cdef _Block block
+        cdef _Slab slab
+        cdef long long index
+        if batch_count < 1 or buffer_bytes < 1:
+            raise ValueError(f"batch of {batch_count} x {buffer_bytes} bytes; both must be >= 1")
+        block = _Block(batch_count, buffer_bytes)
+        self.overflows = {}
+        self._batch_count = <unsigned int>batch_count
+        self._headers = <mmsghdr *>PyMem_RawCalloc(batch_count, sizeof(mmsghdr))
+        self._iovecs = <iovec *>PyMem_RawCalloc(batch_count, sizeof(iovec))
+        self._names = <uint8_t *>PyMem_RawCalloc(batch_count, SOCKADDR_BYTES)
+        self._control = <uint8_t *>PyMem_RawCalloc(batch_count, CONTROL_BYTES)
+        if not (self._headers and self._iovecs and self._names and self._control):
+            raise MemoryError
+        self._last_source = b""
+        self._slabs = []
+        for index in range(batch_count):
+            slab = _Slab.__new__(_Slab)
+            slab.block = block
+            slab.data = block.data + index * buffer_bytes
+            self._slabs.append(slab)
+            self._iovecs[index].iov_base = slab.data
+            self._iovecs[index].iov_len = <size_t>buffer_bytes
+            self._headers[index].msg_hdr.msg_name = self._names + index * SOCKADDR_BYTES
+            self._headers[index].msg_hdr.msg_iov = &self._iovecs[index]
+            self._headers[index].msg_hdr.msg_iovlen = 1
+            self._headers[index].msg_hdr.msg_control = self._control + index * CONTROL_BYTES
+            self._renew(&self._headers[index].msg_hdr)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self._headers)
+        PyMem_RawFree(self._iovecs)
+        PyMem_RawFree(self._names)
+        PyMem_RawFree(self._control)
+
+    def read(self, int fd):
+        """As ``reference_io.UdpReader.read``."""
+        cdef int count, index
+        cdef long long overflow = -1
+        cdef uint32_t value = 0
+        cdef uint32_t segment_bytes
+        cdef unsigned int length
+        cdef int flags
+        cdef msghdr *header
+        cdef cmsghdr *control
+        cdef _Slab slab
+        cdef list received = []
+        count = recvmmsg(fd, self._headers, self._batch_count, MSG_DONTWAIT, NULL)
+        if count < 0:
+            if errno == EAGAIN:
+                return received
+            _raise(errno)
+        for index in range(count):
+            header = &self._headers[index].msg_hdr
+            length = self._headers[index].msg_len
+            flags = header.msg_flags
+            if flags & (MSG_TRUNC | MSG_CTRUNC):
+                self.truncated_count += 1
+                self._renew(header)
+                continue
+            segment_bytes = 0
+            control = CMSG_FIRSTHDR(header)
+            while control != NULL:
+                if control.cmsg_len >= CMSG_LEN(sizeof(uint32_t)):
+                    memcpy(&value, CMSG_DATA(control), sizeof(uint32_t))
+                    if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
+                        segment_bytes = value
+                    elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SO_RXQ_OVFL:
+                        overflow = value
+                control = CMSG_NXTHDR(header, control)
+            self._renew(header)
+            if length == 0:
+                self.empty_count += 1
+                continue
+            slab = <_Slab>self._slabs[index]
+            slab.size = length
+            received.append((
+                self._source(index),
+                PyMemoryView_FromObject(slab),
+                <object>(segment_bytes if segment_bytes else length),
+            ))
+        if overflow >= 0:
+            self.overflows[fd] = overflow
+        return received
+
+    def forget(self, int fd):
+        """As ``reference_io.UdpReader.forget``."""
+        self.overflows.pop(fd, None)
+
+    cdef inline void _renew(self, msghdr *header) noexcept:
+        """Put back what the kernel overwrites with each datagram."""
+        header.msg_namelen = SOCKADDR_BYTES
+        header.msg_controllen = CONTROL_BYTES
+        header.msg_flags = 0
+
+    cdef inline bytes _source(self, int index):
+        cdef const uint8_t *name = self._names + index * SOCKADDR_BYTES
+        cdef Py_ssize_t size = 16
+        cdef sa_family_t family = 0
+        memcpy(&family, name, sizeof(family))
+        if family == AF_INET:  # port in between: 2 octets, and for IPv6 the flow label's 4
+            name += 4
+            size = 4
+        else:
+            name += 8
+        if PyBytes_GET_SIZE(self._last_source) != size or memcmp(
+            PyBytes_AS_STRING(self._last_source), name, size
+        ):
+            self._last_source = PyBytes_FromStringAndSize(<const char *>name, size)
+        return self._last_source
+
+
+cdef struct Run:  # what a send needs all the way down
+    int fd
+    const sockaddr_t *name
+    socklen_t name_bytes
+    const uint8_t *data
+    Py_ssize_t length
+    Py_ssize_t segment_bytes
+
+
+@cython.final
+cdef class UdpWriter:
+    """As ``reference_io.UdpWriter``."""
+
+    cdef public bint gso
+
+    def __cinit__(self):
+        self.gso = True
+
+    def send(self, int fd, bytes sockaddr not None, data, Py_ssize_t segment_bytes):
+        """As ``reference_io.UdpWriter.send``."""
+        cdef Run run
+        cdef Py_buffer buffer
+        cdef uint64_t name[4]  # aligned, and 4 bytes longer than SOCKADDR_BYTES
+        cdef Py_ssize_t name_bytes = PyBytes_GET_SIZE(sockaddr)
+        if name_bytes > SOCKADDR_BYTES:
+            raise ValueError(
+                f"sockaddr of {name_bytes} bytes; at most {int(SOCKADDR_BYTES)}"
+            )
+        memcpy(name, PyBytes_AS_STRING(sockaddr), name_bytes)
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            if buffer.len < 1 or segment_bytes < 1:
+                raise ValueError(
+                    f"{buffer.len} bytes in segments of {segment_bytes}; both must be >= 1"
+                )
+            run.fd = fd
+            run.name = <const sockaddr_t *>name
+            run.name_bytes = <socklen_t>name_bytes
+            run.data = <const uint8_t *>buffer.buf
+            run.length = buffer.len
+            run.segment_bytes = segment_bytes
+            if run.length <= segment_bytes or not self.gso:
+                return self._send_plain(&run)
+            return self._send_runs(&run)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    cdef Py_ssize_t _send_runs(self, Run *run) except -1:
+        cdef Py_ssize_t run_bytes = run.segment_bytes * max(
+            1, min(<Py_ssize_t>RUN_SEGMENT_COUNT, RUN_BYTES // run.segment_bytes)
+        )
+        cdef Py_ssize_t sent = 0
+        cdef Py_ssize_t chunk
+        cdef int code
+        while sent < run.length:
+            chunk = min(run_bytes, run.length - sent)
+            if chunk <= run.segment_bytes:
+                code = self._sendto_errno(run, run.data + sent, chunk)
+            else:
+                code = self._sendmsg_errno(run, run.data + sent, chunk)
+            if code == 0:
+                sent += chunk
+            elif sent or _is_no_room(code):
+                break
+            elif chunk > run.segment_bytes and _is_gso_refused(code):
+                # A segment above the MTU fails plainly, too: that is not held against GSO.
+                sent = self._send_plain(run)
+                if sent:
+                    self.gso = False
+                break
+            else:
+                _raise(code)
+        return sent
+
+    cdef Py_ssize_t _send_plain(self, Run *run) except -1:
+        cdef Py_ssize_t sent = 0
+        cdef Py_ssize_t chunk
+        cdef int code
+        while sent < run.length:
+            chunk = min(run.segment_bytes, run.length - sent)
+            code = self._sendto_errno(run, run.data + sent, chunk)
+            if code == 0:
+                sent += chunk
+            elif sent or _is_no_room(code):
+                break
+            else:
+                _raise(code)
+        return sent
+
+    cdef inline int _sendto_errno(self, Run *run, const uint8_t *data, size_t size) noexcept:
+        if sendto(run.fd, data, size, MSG_DONTWAIT, run.name, run.name_bytes) >= 0:
+            return 0
+        return errno
+
+    cdef int _sendmsg_errno(self, Run *run, const uint8_t *data, size_t size) noexcept:
+        cdef msghdr header
+        cdef iovec vector
+        cdef uint64_t control[4]  # aligned; CMSG_SPACE of a u16 is 24
+        cdef cmsghdr *message
+        cdef uint16_t segment_bytes = <uint16_t>run.segment_bytes
+        memset(&header, 0, sizeof(header))
+        memset(control, 0, sizeof(control))
+        vector.iov_base = <void *>data
+        vector.iov_len = size
+        header.msg_name = <void *>run.name
+        header.msg_namelen = run.name_bytes
+        header.msg_iov = &vector
+        header.msg_iovlen = 1
+        header.msg_control = control
+        header.msg_controllen = CMSG_SPACE(sizeof(segment_bytes))
+        message = CMSG_FIRSTHDR(&header)
+        message.cmsg_level = SOL_UDP
+        message.cmsg_type = UDP_SEGMENT
+        message.cmsg_len = CMSG_LEN(sizeof(segment_bytes))
+        memcpy(CMSG_DATA(message), &segment_bytes, sizeof(segment_bytes))
+        if sendmsg(run.fd, &header, MSG_DONTWAIT) >= 0:
+            return 0
+        return errno
+
+
+cdef inline bint _is_no_room(int code) noexcept:
+    return code == EAGAIN or code == ENOBUFS
+
+
+cdef inline bint _is_gso_refused(int code) noexcept:
+    return (
+        code == EINVAL
+        or code == EIO
+        or code == ENOPROTOOPT
+        or code == EOPNOTSUPP
+        or code == EMSGSIZE
+    )
+
+
+cdef int _raise(int code) except -1:
+    raise OSError(code, os.strerror(code))

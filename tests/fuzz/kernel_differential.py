@@ -1,0 +1,510 @@
+"""Holds the two kernels equal: the same steps on both, every result and attribute compared.
+
+Owns the *machines*, each of which turns dice into a program (a list of steps, plain data) for one
+part of the contract, and the loop that tries programs for some seconds:
+
+    python tests/fuzz/kernel_differential.py --seconds 30 --seed 1
+
+A disagreement is printed with the one line that replays it. ``--plant NAME`` puts a copy of the
+reference with one known mistake in the place of the compiled kernel; it must be found, else the
+fuzzer is no test. The property tests in ``tests/unit/kernel`` draw the same programs from
+hypothesis.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
+
+from mcast.kernel import reference
+
+TSI = b"\xb7\xc6\xd1\xbc\x03\x8a\xd0\x17"
+DPORT = 5555
+TSDU_SIZES = (16, 17, 40, 64, 257, 300, 1428)
+PART_SIZES = (0, 1, 2, 3, 5, 11, 12, 13, 14, 15, 30, 60, 100, 244, 252, 253, 254, 255, 256, 700)
+FIRST_NUMBERS = (0, 0, 1, 77, 2**31 - 3, 2**32 - 5, 2**32 - 1, 2**33 - 4)
+
+Dice = random.Random
+Kernel = Any  # a module, or a namespace that stands for one
+Step = tuple[Any, ...]
+Program = list[Step]
+
+
+class Machine(NamedTuple):
+    """How to make a program, and how to run it on a kernel; a run yields what could be seen."""
+
+    program: Callable[[Dice], Program]
+    run: Callable[[Kernel, Program], Iterator[object]]
+
+
+class Disagreement(AssertionError):
+    """The kernels differ: the message shows the step, both observations, and the program."""
+
+
+def compare(machine: Machine, program: Program, left: Kernel, right: Kernel) -> int:
+    """Run ``program`` on both kernels; the number of steps, or Disagreement at the first other."""
+    runs = zip(machine.run(left, program), machine.run(right, program), strict=True)
+    count = 0
+    for count, (expected, found) in enumerate(runs, 1):
+        if expected != found:
+            step = program[count - 1]
+            raise Disagreement(
+                f"step {count}: {step!r}\n  reference: {expected!r}\n  other:     {found!r}\n"
+                f"  after: {program[: count - 1]!r}"
+            )
+    return count
+
+
+def outcome(call: Callable[..., object], *arguments: object) -> object:
+    """What a call returned (views as bytes), or the type and text of what it raised."""
+    try:
+        result = call(*arguments)
+    except (IndexError, TypeError, ValueError) as error:
+        return type(error), str(error)
+    if isinstance(result, tuple) and result and isinstance(result[0], memoryview):
+        return bytes(result[0]), *result[1:]
+    return type(result), result
+
+
+# --- dice that like the edges --------------------------------------------------------------------
+
+
+def some_bytes(dice: Dice, size: int) -> bytes:
+    kind = dice.randrange(4)
+    if kind == 0:
+        return bytes(size)
+    if kind == 1:
+        return b"\xff" * size
+    if kind == 2:
+        return bytes([dice.randrange(97, 100)]) * size
+    return dice.randbytes(size)
+
+
+def some_part(dice: Dice) -> bytes:
+    size = dice.choice(PART_SIZES) if dice.randrange(3) else dice.randrange(40)
+    return some_bytes(dice, size)
+
+
+def some_prefixes(dice: Dice) -> list[bytes]:
+    if dice.randrange(3) == 0:
+        return [b""]
+    return [
+        bytes(dice.choices((0, 97, 98, 255), k=dice.randrange(4))) for _ in range(dice.randrange(5))
+    ]
+
+
+def some_run(dice: Dice, packets: Sequence[bytes]) -> tuple[bytes, int]:
+    """A run of consecutive packets, often a sound one, as a GRO read would give it."""
+    if not packets:
+        return dice.randbytes(dice.randrange(64)), dice.randrange(64)
+    first = dice.randrange(len(packets))
+    run = list(packets[first : first + dice.choice((1, 1, 2, 3, 8))])
+    if len(run) > 1 and dice.randrange(4) == 0:
+        del run[dice.randrange(len(run))]
+    if dice.randrange(6) == 0:
+        dice.shuffle(run)
+    if dice.randrange(4) == 0:
+        place = dice.randrange(len(run))
+        run[place] = damaged(dice, run[place])
+    segment_bytes = len(run[0])
+    if dice.randrange(12) == 0:
+        segment_bytes = dice.randrange(segment_bytes + 2)
+    return b"".join(run), segment_bytes
+
+
+def damaged(dice: Dice, packet: bytes) -> bytes:
+    """A packet with something wrong; the checksum often right again, so that it is looked at."""
+    raw = bytearray(packet)
+    kind = dice.randrange(6)
+    if kind == 0 and raw:
+        raw[dice.randrange(len(raw))] ^= 1 << dice.randrange(8)
+        return bytes(raw)
+    if kind == 1:
+        return bytes(raw[: dice.randrange(len(raw) + 1)])
+    if kind == 2:
+        return dice.randbytes(dice.randrange(80))
+    if kind == 3 and len(raw) >= 8:
+        raw[6:8] = b"\0\0"
+        return bytes(raw)
+    for _ in range(dice.randrange(1, 3)):
+        if raw:
+            raw[dice.randrange(min(len(raw), 40))] = dice.choice((0, 1, 4, 5, 255, 0x84))
+    return with_checksum(raw)
+
+
+def with_checksum(raw: bytearray) -> bytes:
+    if len(raw) >= 8:
+        raw[6:8] = b"\0\0"
+        raw[6:8] = reference.checksum(raw).to_bytes(2, "big")
+    return bytes(raw)
+
+
+def a_stream(dice: Dice, first_number: int) -> tuple[int, list[bytes]]:
+    """Sealed packets of a sound publisher, some as repairs."""
+    tsdu_bytes = dice.choice(TSDU_SIZES)
+    slots = reference.TransmitSlots(TSI, DPORT, tsdu_bytes, 128, first_number)
+    packets: list[bytes] = []
+    for _ in range(dice.randrange(1, 20)):
+        parts = [some_part(dice) for _ in range(dice.choice((1, 1, 1, 2, 4)))]
+        try:
+            slots.append(parts)
+        except ValueError:
+            continue
+        if dice.randrange(3) == 0:
+            slots.seal()
+    slots.seal()
+    while slots.unsent < slots.next:
+        number = slots.unsent
+        taken = slots.take_run(1)
+        if dice.randrange(8) == 0:
+            taken = slots.repair_run(number, 1)
+        assert taken is not None
+        packets.append(bytes(taken[0]))
+    return tsdu_bytes, packets
+
+
+# --- machines ------------------------------------------------------------------------------------
+
+
+def plain_program(dice: Dice) -> Program:
+    """Checksum and topic filter."""
+    program: Program = []
+    for _ in range(dice.randrange(1, 12)):
+        data = some_bytes(dice, dice.choice((0, 1, 2, 3, 4, 5, 7, 8, 9, 36, 63, 1452)))
+        if dice.randrange(4) == 0:  # make the sum come out even
+            raw = bytearray(data + bytes(8))
+            data = with_checksum(raw)
+        program.append(("sum", data))
+        topic = bytes(dice.choices((0, 97, 98, 255), k=dice.randrange(6)))
+        program.append(("match", some_prefixes(dice), topic))
+    return program
+
+
+def plain_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    for step in program:
+        if step[0] == "sum":
+            data = step[1]
+            yield (
+                outcome(kernel.checksum, data),
+                outcome(kernel.checksum, memoryview(bytearray(data))),
+                outcome(kernel.checksum_ok, data),
+            )
+        else:
+            topic_filter = kernel.TopicFilter(step[1])
+            yield outcome(topic_filter.match, step[2]), outcome(topic_filter.match, b"")
+
+
+def transmit_program(dice: Dice) -> Program:
+    """Publisher side; numbers are relative to the window when the step runs."""
+    program: Program = [
+        ("new", dice.choice(TSDU_SIZES), dice.choice((4, 5, 8, 16, 64)), dice.choice(FIRST_NUMBERS))
+    ]
+    for _ in range(dice.randrange(1, 60)):
+        kind = dice.randrange(12)
+        if kind < 4:
+            parts = [some_part(dice) for _ in range(dice.choice((1, 1, 1, 1, 2, 3, 5)))]
+            program.append(("append", parts, dice.choice((bytes, bytes, bytearray, memoryview))))
+        elif kind == 4:
+            messages = [some_part(dice) for _ in range(dice.randrange(12))]
+            start = dice.randrange(-1, len(messages) + 1)
+            end = dice.randrange(len(messages) + 2)
+            program.append(("append_many", messages, start, end))
+        elif kind == 5:
+            bad = dice.choice(([], ["text"], [b"a", 3], b"abc", [b"x" * 100_000], None, [None]))
+            program.append(("append", bad, None))
+        elif kind < 8:
+            program.append(("seal",))
+        elif kind < 10:
+            program.append(("take_run", dice.choice((-1, 0, 1, 2, 3, 44))))
+        elif kind == 10:
+            program.append(("repair_run", dice.randrange(-2, 12), dice.choice((0, 1, 2, 44))))
+        else:
+            program.append(
+                ("advance", dice.randrange(-2, 12))
+                if dice.randrange(3)
+                else ("limit", dice.randrange(4))
+            )
+    return program
+
+
+def transmit_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    _, tsdu_bytes, slot_count, first_number = program[0]
+    slots = kernel.TransmitSlots(TSI, DPORT, tsdu_bytes, slot_count, first_number)
+    for step in program:
+        result: object = None
+        match step:
+            case ("append", parts, None):
+                result = outcome(slots.append, parts)
+            case ("append", parts, wrap):
+                result = outcome(slots.append, [wrap(part) for part in parts])
+            case ("append_many", messages, start, end):
+                result = outcome(slots.append_many, messages, start, end)
+            case ("seal",):
+                result = outcome(slots.seal)
+            case ("take_run", count):
+                result = outcome(slots.take_run, count)
+            case ("repair_run", delta, count):
+                result = outcome(slots.repair_run, slots.trail + delta, count)
+            case ("advance", delta):
+                result = outcome(slots.advance, slots.trail + delta)
+            case ("limit", below):
+                slots.unsent_limit = slot_count - 1 - below
+        yield (
+            result,
+            slots.trail,
+            slots.unsent,
+            slots.next,
+            slots.message_count,
+            slots.unsent_message_count,
+            slots.open_bytes,
+            slots.max_stream_bytes,
+            slots.unsent_limit,
+        )
+
+
+def decode_program(dice: Dice) -> Program:
+    """TSDUs: a sound stream with holes and damage, or something like frames, or noise."""
+    program: Program = [("new", some_prefixes(dice), *some_limits(dice))]
+    _, packets = a_stream(dice, 0)
+    tsdus = [packet[24:] for packet in packets]
+    for tsdu in tsdus:
+        kind = dice.randrange(16)
+        if kind == 0:
+            continue
+        if kind == 1:
+            program.append(("resync",))
+        if kind == 2:
+            program.append(("filter", some_prefixes(dice)))
+        if kind == 3:
+            raw = bytearray(tsdu)
+            raw[dice.randrange(min(len(raw), 24))] = dice.choice((0, 1, 2, 3, 254, 255))
+            tsdu = bytes(raw)
+        if kind == 4:
+            tsdu = tsdu[: dice.randrange(len(tsdu) + 1)]
+        if kind == 5:
+            octets = (0, 1, 2, 3, 254, 255)
+            tsdu = bytes([0, dice.choice(octets)] + dice.choices(octets, k=dice.randrange(40)))
+        if kind == 6:
+            tsdu = dice.randbytes(dice.randrange(40))
+        program.append(("decode", tsdu))
+    return program
+
+
+def some_limits(dice: Dice) -> tuple[int, int]:
+    return dice.choice((0, 1, 50, 600, 10_000, 1 << 24)), dice.choice((1, 2, 4, 1000))
+
+
+def decode_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    _, prefixes, max_message_bytes, max_part_count = program[0]
+    decoder = kernel.FrameDecoder(kernel.TopicFilter(prefixes), max_message_bytes, max_part_count)
+    for step in program:
+        out: list[reference.Message] = []
+        if step[0] == "decode":
+            decoder.decode(step[1], out)
+        elif step[0] == "resync":
+            decoder.resync()
+        elif step[0] == "filter":
+            decoder.topic_filter = kernel.TopicFilter(step[1])
+        yield out, *decoder_state(decoder)
+
+
+def decoder_state(decoder: Any) -> tuple[object, ...]:
+    return (
+        decoder.message_count,
+        decoder.filtered_count,
+        decoder.malformed_count,
+        bool(decoder.in_step),
+        bool(decoder.is_partial),
+    )
+
+
+def receive_program(dice: Dice) -> Program:
+    """Subscriber side: sound runs with loss, duplicates, reorder, damage and noise between."""
+    first_number = dice.choice(FIRST_NUMBERS)
+    _, packets = a_stream(dice, first_number)
+    joined = first_number + dice.choice((0, 0, 0, 1, 2))
+    program: Program = [("new", some_prefixes(dice), *some_limits(dice), joined)]
+    for _ in range(dice.randrange(1, 40)):
+        kind = dice.randrange(14)
+        if kind < 6:
+            data, segment_bytes = some_run(dice, packets)
+            start = 0 if dice.randrange(4) else dice.randrange(len(data) + 2)
+            program.append(("take_in_order", data, start, segment_bytes))
+        elif kind < 9:
+            data, segment_bytes = some_run(dice, packets)
+            limit = dice.choice((0, 100, 2000, 1 << 20))
+            program.append(("store_run", data, 0, segment_bytes, limit))
+        elif kind < 11:
+            packet = dice.choice(packets) if packets else b""
+            if dice.randrange(4) == 0:
+                packet = damaged(dice, packet)
+            elif dice.randrange(4) == 0 and len(packet) > 5:
+                packet = packet[:5] + b"\x01" + packet[6:]  # as if it had options
+            number = first_number + dice.randrange(-1, len(packets) + 2)
+            program.append(("store", number, packet))
+        elif kind == 11:
+            program.append(("release",))
+        elif kind == 12:
+            program.append(("skip_to", dice.randrange(4)))
+        else:
+            program.append(("lead", dice.randrange(3)))
+    return program
+
+
+def receive_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    _, prefixes, max_message_bytes, max_part_count, first_number = program[0]
+    decoder = kernel.FrameDecoder(kernel.TopicFilter(prefixes), max_message_bytes, max_part_count)
+    slots = kernel.ReceiveSlots(TSI, DPORT, decoder, first_number)
+    for step in program:
+        result: object = None
+        out: list[reference.Message] = []
+        match step:
+            case ("take_in_order", data, start, segment_bytes):
+                result = outcome(slots.take_in_order, memoryview(data), start, segment_bytes, out)
+            case ("store_run", data, start, segment_bytes, limit):
+                result = outcome(slots.store_run, memoryview(data), start, segment_bytes, limit)
+            case ("store", number, packet):
+                result = outcome(slots.store, number, packet)
+            case ("release",):
+                result = outcome(slots.release, out)
+            case ("skip_to", delta):
+                slots.skip_to(slots.next + delta)
+            case ("lead", delta):
+                slots.lead += delta
+        yield (
+            result,
+            out,
+            slots.next,
+            slots.lead,
+            slots.stored_count,
+            slots.stored_bytes,
+            slots.packet_count,
+            slots.repair_count,
+            slots.payload_bytes,
+            slots.duplicate_count,
+            [slots.holds(slots.next + delta) for delta in range(-1, 4)],
+            *decoder_state(decoder),
+        )
+
+
+MACHINES = {
+    "plain": Machine(plain_program, plain_run),
+    "transmit": Machine(transmit_program, transmit_run),
+    "decode": Machine(decode_program, decode_run),
+    "receive": Machine(receive_program, receive_run),
+}
+
+
+# --- planted mistakes ----------------------------------------------------------------------------
+
+
+class _LateTrail(reference.TransmitSlots):
+    """Lets go of a slot's old packet only when the new one is sealed."""
+
+    def _write(self, data: reference.Buffer) -> None:
+        trail = self.trail
+        super()._write(data)
+        self.trail = trail
+
+    def seal(self) -> None:
+        self.trail = max(self.trail, self.next - self._slot_count + 1)
+        super().seal()
+
+
+class _ShortHead(reference.FrameDecoder):
+    """Takes a length octet of 0xFF for a short frame when it is the last octet of a TSDU."""
+
+    def _read_head_untrusted(self, view: memoryview, position: int) -> int:
+        if position == len(view) - 1 and view[position] == 0xFF:
+            self._give_up()
+            return len(view)
+        return super()._read_head_untrusted(view, position)
+
+
+class _Eager(reference.ReceiveSlots):
+    """Counts a repair that was only stored as if it were original data."""
+
+    def store(self, sqn: int, packet: reference.Buffer) -> bool:
+        before = self.repair_count
+        taken = super().store(sqn, packet)
+        self.repair_count = before
+        return taken
+
+
+def _zero_checksum(data: reference.Buffer) -> int:
+    return reference.checksum(data) % 0xFFFF
+
+
+PLANTS: dict[str, dict[str, object]] = {
+    "checksum-zero": {"checksum": _zero_checksum},
+    "late-trail": {"TransmitSlots": _LateTrail},
+    "short-head": {"FrameDecoder": _ShortHead},
+    "stored-repair": {"ReceiveSlots": _Eager},
+}
+
+
+def planted(name: str) -> SimpleNamespace:
+    """A kernel that is the reference but for one mistake."""
+    names = {name: getattr(reference, name) for name in reference.__all__}
+    return SimpleNamespace(**names | PLANTS[name])
+
+
+def native() -> ModuleType:
+    """The compiled kernel; raises ImportError where it is not built."""
+    return importlib.import_module("mcast.kernel._native")
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+def case(seed: int, number: int) -> tuple[str, Program]:
+    """The machine's name and the program of one case."""
+    name = list(MACHINES)[number % len(MACHINES)]
+    return name, MACHINES[name].program(random.Random(f"{seed}/{number}"))
+
+
+def try_case(seed: int, number: int, other: Kernel) -> int:
+    """Compare one case; the number of steps."""
+    name, program = case(seed, number)
+    return compare(MACHINES[name], program, reference, other)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit 0 if no case disagreed, 1 if one did, 2 if there is nothing to compare with."""
+    parser = argparse.ArgumentParser(description="compare the kernels on random programs")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--case", type=int, help="replay this case only")
+    parser.add_argument("--plant", choices=sorted(PLANTS), help="a mistake that must be found")
+    options = parser.parse_args(arguments)
+    try:
+        other = planted(options.plant) if options.plant else native()
+    except ImportError as error:
+        print(f"no compiled kernel: {error}", file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    number = step_count = 0
+    while time.monotonic() - started < options.seconds:
+        number_now = number if options.case is None else options.case
+        try:
+            step_count += try_case(options.seed, number_now, other)
+        except Exception as error:
+            plant = f" --plant {options.plant}" if options.plant else ""
+            print(f"{type(error).__name__} in case {number_now}: {error}")
+            print(f"replay: python {sys.argv[0]} --seed {options.seed} --case {number_now}{plant}")
+            return 1
+        number += 1
+        if options.case is not None:
+            break
+    print(f"{number} cases, {step_count} steps, seed {options.seed}: no disagreement")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
