@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["NAME"]
 __all__ += reference.__all__
 
-_BUILD = "build it with `pip install -e .` and a C compiler (MCAST_NATIVE=require shows its errors)"
+_BUILD = "build it with MCAST_NATIVE=require pip install -e . and a C compiler"
 
 
 def _compiled_names() -> list[str]:
@@ -42,7 +42,9 @@ def _load_native() -> ModuleType:
         raise ImportError(f"the native kernel is not available ({error}); {_BUILD}") from error
     missing = [name for name in _compiled_names() if not hasattr(native, name)]
     if missing:
-        raise ImportError(f"the native kernel lacks {', '.join(missing)}: stale or unfinished; {_BUILD}")
+        raise ImportError(
+            f"the native kernel lacks {', '.join(missing)}: stale or unfinished; {_BUILD}"
+        )
     return native
 
 
