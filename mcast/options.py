@@ -53,13 +53,13 @@ class Timers:
 
 PROFILES: Final[dict[str, Timers]] = {
     # Measured (simulation of suppression, and loss runs on a LAN): a 10 ms back-off shaped for 10
-    # receivers repairs in a median under 15 ms; with a repeat after 50 ms and an RDATA wait of
-    # 60 ms two failed rounds, the 99th percentile at 10 % loss each way, stay under 200 ms.
+    # receivers repairs in a median under 15 ms; with a repeat after 40 ms and an RDATA wait of
+    # 50 ms two failed rounds, the 99th percentile at 10 % loss each way, stay under 200 ms.
     "lan": Timers(
         nak_bo_ivl_ns=10 * _MS,
         nak_group_size=10,
-        nak_rpt_ivl_ns=50 * _MS,
-        nak_rdata_ivl_ns=60 * _MS,
+        nak_rpt_ivl_ns=40 * _MS,
+        nak_rdata_ivl_ns=50 * _MS,
         nak_ncf_retries=50,
         nak_data_retries=50,
         repair_deadline_ns=5_000 * _MS,

@@ -1,0 +1,325 @@
+"""What is missing and what is being done about it: the NAK state machine of RFC 3208 section 6.3.
+
+Owns the gaps of one receive window as ranges, never as single numbers, so that one packet naming a
+far number costs one entry. Invariant: the gaps are disjoint, in order, and lie between the
+window's ``next`` and ``lead``; a gap's numbers share their state, timer and history.
+
+    BACK_OFF   --timer, NAK sent-->           WAIT_NCF
+    BACK_OFF   --NCF-->                       WAIT_DATA
+    BACK_OFF   --another receiver's NAK-->    WAIT_NCF
+    WAIT_NCF   --NCF-->                       WAIT_DATA
+    WAIT_NCF   --timer, retry left-->         BACK_OFF
+    WAIT_DATA  --timer, retry left-->         BACK_OFF
+    any        --data-->                      gone
+    any        --trail, deadline, retries-->  LOST, reported in sequence
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from math import exp, log, log1p
+from random import Random
+from typing import Final
+
+from mcast.events import LossReason
+from mcast.options import Timers
+
+__all__ = ["GAP_LIMIT", "REQUEST_LIMIT", "Gap", "GapList", "GapState"]
+
+GAP_LIMIT: Final = 4096
+"""Most gaps of one window; the loss of 10 % of 1 Gbit/s during a repair makes about 700."""
+REQUEST_LIMIT: Final = 1024
+"""Most numbers asked for and not yet repaired: 17 NAKs, 1.5 MB of repairs on their way."""
+_SLACK_NS: Final = 1_000_000
+"""Timers this close are served together, so that one NAK can name several gaps."""
+_PUT_OFF_LIMIT: Final = 2
+"""Rounds without data after which others' NAKs and unasked NCFs no longer keep ours back."""
+_NEVER: Final = 1 << 62
+
+
+class GapState(Enum):
+    """Where a gap stands; see the table on top."""
+
+    BACK_OFF = auto()
+    WAIT_NCF = auto()
+    WAIT_DATA = auto()
+    LOST = auto()
+
+
+_REQUESTED: Final = (GapState.WAIT_NCF, GapState.WAIT_DATA)
+
+
+@dataclass(slots=True)
+class Gap:
+    """Consecutive missing numbers with one history."""
+
+    first: int
+    last: int
+    state: GapState
+    expiry_ns: int
+    detected_ns: int
+    ncf_retry_count: int = 0
+    data_retry_count: int = 0
+    reason: LossReason = LossReason.REPAIR_DEADLINE
+
+    @property
+    def count(self) -> int:
+        """How many numbers are missing."""
+        return self.last - self.first + 1
+
+
+class GapList:
+    """The gaps of one receive window. Owned by its ``Receiver``."""
+
+    def __init__(self, timers: Timers, dice: Random) -> None:
+        self._timers = timers
+        self._dice = dice
+        self._gaps: list[Gap] = []
+        self._requested_count = 0
+        self._next_ns = _NEVER
+        self.backoff_ivl_ns = timers.nak_bo_ivl_ns
+        """Longest back-off; a source may advertise another by OPT_NAK_BO_IVL."""
+
+    def __len__(self) -> int:
+        return len(self._gaps)
+
+    def __iter__(self) -> Iterator[Gap]:
+        return iter(self._gaps)
+
+    @property
+    def is_full(self) -> bool:
+        """True when another gap would exceed ``GAP_LIMIT``."""
+        # A number in the middle of a gap splits it in three, so two places are kept for that.
+        return len(self._gaps) >= GAP_LIMIT - 2
+
+    @property
+    def next_timeout_ns(self) -> int:
+        """When ``take_due`` may have something to do; early is possible, late is not."""
+        return self._next_ns
+
+    @property
+    def front(self) -> Gap | None:
+        """The oldest gap."""
+        return self._gaps[0] if self._gaps else None
+
+    def open(self, first: int, last: int, now_ns: int) -> None:
+        """Numbers behind all others turned out to be missing: wait, then ask (section 6.3)."""
+        tail = self._gaps[-1] if self._gaps else None
+        if (
+            tail
+            and tail.state is GapState.BACK_OFF
+            and tail.last + 1 == first
+            and now_ns - tail.detected_ns <= _SLACK_NS
+        ):
+            tail.last = last  # the same discovery, seen packet by packet
+            return
+        self._insert(
+            len(self._gaps), Gap(first, last, GapState.BACK_OFF, now_ns + self._back_off_ns(), now_ns)
+        )
+
+    def fill(self, sqn: int) -> Gap | None:
+        """A missing packet came: forget it. The gap it was part of, or None if it was in none."""
+        index = self._index(sqn)
+        if index < 0:
+            return None
+        gap = self._gaps[index]
+        self._isolate(index, sqn, sqn)
+        self._remove(self._index(sqn))
+        return gap
+
+    def drop_below(self, sqn: int) -> list[Gap]:
+        """Forget all numbers below ``sqn``, which have arrived; the gaps they were part of."""
+        gone: list[Gap] = []
+        while self._gaps and self._gaps[0].first < sqn:
+            self._isolate(0, self._gaps[0].first, min(self._gaps[0].last, sqn - 1))
+            gone.append(self._gaps[0])
+            self._remove(0)
+        return gone
+
+    def lose_below(self, sqn: int, reason: LossReason) -> None:
+        """All missing numbers below ``sqn`` are beyond repair."""
+        index = 0
+        while index < len(self._gaps) and self._gaps[index].first < sqn:
+            gap = self._gaps[index]
+            if gap.state is not GapState.LOST:
+                self._isolate(index, gap.first, min(gap.last, sqn - 1))
+                self._lose(gap, reason)
+            index += 1
+
+    def pop_front(self) -> Gap:
+        """Remove and return the oldest gap."""
+        gap = self._gaps[0]
+        self._remove(0)
+        return gap
+
+    def confirm(self, sqns: Iterable[int], now_ns: int) -> None:
+        """The source has heard a request for these and will repair them (NCF, section 6.3)."""
+        self._move(sqns, GapState.WAIT_DATA, now_ns + self._timers.nak_rdata_ivl_ns)
+
+    def suppress(self, sqns: Iterable[int], now_ns: int) -> None:
+        """Another receiver asked for these: its NAK does for ours (section 6.3)."""
+        self._move(sqns, GapState.WAIT_NCF, now_ns + self._timers.nak_rpt_ivl_ns)
+
+    def hold(self, expiry_ns: int) -> None:
+        """No request leaves before ``expiry_ns``: nobody to ask is known yet."""
+        for gap in self._gaps:
+            if gap.state is GapState.BACK_OFF:
+                gap.expiry_ns = max(gap.expiry_ns, expiry_ns)
+        self._reschedule()
+
+    def take_due(self, now_ns: int) -> tuple[list[int], bool]:
+        """Move every expired gap on; the numbers to ask for now, oldest first, and whether any of
+        them was asked for before without an NCF."""
+        asked: list[int] = []
+        is_repeat = False
+        horizon_ns = now_ns + _SLACK_NS
+        index = 0
+        while index < len(self._gaps):
+            gap = self._gaps[index]
+            index += 1
+            if gap.state is GapState.LOST or gap.expiry_ns > horizon_ns:
+                continue
+            if now_ns - gap.detected_ns >= self._timers.repair_deadline_ns:
+                self._lose(gap, LossReason.REPAIR_DEADLINE)
+            elif gap.state is not GapState.BACK_OFF:
+                self._retry(gap, now_ns)
+            elif (room := REQUEST_LIMIT - self._requested_count) > 0:
+                if gap.count > room:
+                    if self.is_full:
+                        continue
+                    self._isolate(index - 1, gap.first, gap.first + room - 1)
+                asked.extend(range(gap.first, gap.last + 1))
+                is_repeat |= gap.ncf_retry_count > 0
+                self._set(gap, GapState.WAIT_NCF, now_ns + self._timers.nak_rpt_ivl_ns)
+        self._reschedule()
+        return asked, is_repeat
+
+    def _retry(self, gap: Gap, now_ns: int) -> None:
+        if gap.state is GapState.WAIT_NCF:
+            gap.ncf_retry_count += 1
+        else:
+            gap.data_retry_count += 1
+        if (
+            gap.ncf_retry_count > self._timers.nak_ncf_retries
+            or gap.data_retry_count > self._timers.nak_data_retries
+        ):
+            self._lose(gap, LossReason.REPAIR_DEADLINE)
+        else:
+            self._set(gap, GapState.BACK_OFF, now_ns + self._back_off_ns())
+
+    def _back_off_ns(self) -> int:
+        """A random wait, 1 to the interval: mostly late, so that a few early ones speak for all."""
+        dice = self._dice.random()
+        group = self._timers.nak_group_size
+        if group > 1:
+            # Truncated exponential, RFC 5401 section 3.2.2.3: density grows e^(x L / T).
+            shape = log(group) + 1.0
+            dice = log1p(dice * (exp(shape) - 1.0)) / shape
+        return 1 + int(dice * (self.backoff_ivl_ns - 1))
+
+    def _move(self, sqns: Iterable[int], state: GapState, expiry_ns: int) -> None:
+        """Put the missing ones among ``sqns`` into a requested state, run by run."""
+        for first, last in _runs(sqns):
+            index = bisect_right(self._gaps, last, key=_first) - 1
+            while index >= 0 and self._gaps[index].last >= first:
+                gap = self._gaps[index]
+                # Anybody may send such packets: at the limit they split no further.
+                splits = gap.first < first or last < gap.last
+                if _may_move(gap, state) and not (splits and self.is_full):
+                    self._isolate(index, max(first, gap.first), min(last, gap.last))
+                    self._set(gap, state, expiry_ns)
+                index -= 1
+
+    def _isolate(self, index: int, first: int, last: int) -> None:
+        """Split the gap at ``index`` so that it is ``first`` to ``last``, the rest beside it."""
+        gap = self._gaps[index]
+        if first > gap.first:
+            head = _copy(gap, gap.first, first - 1)
+            gap.first = first
+            self._gaps.insert(index, head)
+            index += 1
+        if last < gap.last:
+            tail = _copy(gap, last + 1, gap.last)
+            gap.last = last
+            self._gaps.insert(index + 1, tail)
+
+    def _insert(self, index: int, gap: Gap) -> None:
+        self._gaps.insert(index, gap)
+        self._next_ns = min(self._next_ns, gap.expiry_ns)
+
+    def _remove(self, index: int) -> None:
+        gap = self._gaps.pop(index)
+        if gap.state in _REQUESTED:
+            was_blocked = self._requested_count >= REQUEST_LIMIT // 2
+            self._requested_count -= gap.count
+            if was_blocked and self._requested_count < REQUEST_LIMIT // 2:
+                self._reschedule()  # there may be more to ask for, and now there is room
+
+    def _set(self, gap: Gap, state: GapState, expiry_ns: int) -> None:
+        self._requested_count += gap.count * ((state in _REQUESTED) - (gap.state in _REQUESTED))
+        gap.state = state
+        gap.expiry_ns = expiry_ns
+        self._next_ns = min(self._next_ns, expiry_ns)
+
+    def _lose(self, gap: Gap, reason: LossReason) -> None:
+        self._set(gap, GapState.LOST, _NEVER)
+        gap.reason = reason
+
+    def _reschedule(self) -> None:
+        blocked = self._requested_count >= REQUEST_LIMIT
+        self._next_ns = min(
+            (
+                gap.expiry_ns
+                for gap in self._gaps
+                if not (blocked and gap.state is GapState.BACK_OFF)
+            ),
+            default=_NEVER,
+        )
+
+    def _index(self, sqn: int) -> int:
+        """The gap that holds ``sqn``, or -1."""
+        index = bisect_right(self._gaps, sqn, key=_first) - 1
+        return index if index >= 0 and self._gaps[index].last >= sqn else -1
+
+
+def _may_move(gap: Gap, state: GapState) -> bool:
+    """Forged confirmations may delay a request, not prevent it: timers that run are not restarted,
+    and what was put off twice is asked for whatever others say."""
+    if gap.state is GapState.BACK_OFF:
+        return gap.ncf_retry_count + gap.data_retry_count < _PUT_OFF_LIMIT
+    return gap.state is GapState.WAIT_NCF and state is GapState.WAIT_DATA
+
+
+def _first(gap: Gap) -> int:
+    return gap.first
+
+
+def _copy(gap: Gap, first: int, last: int) -> Gap:
+    return Gap(
+        first,
+        last,
+        gap.state,
+        gap.expiry_ns,
+        gap.detected_ns,
+        gap.ncf_retry_count,
+        gap.data_retry_count,
+        gap.reason,
+    )
+
+
+def _runs(sqns: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Consecutive stretches of ``sqns`` as (first, last)."""
+    first = last = None
+    for sqn in sorted(sqns):
+        if first is None or last is None:
+            first = last = sqn
+        elif sqn <= last + 1:
+            last = sqn
+        else:
+            yield first, last
+            first = last = sqn
+    if first is not None and last is not None:
+        yield first, last

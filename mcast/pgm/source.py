@@ -1,0 +1,363 @@
+"""The sending end of one publisher: RFC 3208 sections 5, 9.7 and 13.4, and libzmq's habits.
+
+Owns the transmit window (kernel ``TransmitSlots``), the pace, the SPM schedule and the repairs.
+Invariants: packets leave in sequence and within the rate; NCFs go before SPMs and SPMs before
+data; a packet stays repairable until ``recovery_ivl`` has passed or ``txw_bytes`` need its place.
+
+When does a message leave? At once if the last packet left longer ago than ``coalesce``; else with
+the next full run, or when ``coalesce`` is over. So a lone message never waits, and a burst travels
+in runs that one system call carries.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Final
+
+from mcast.kernel import Buffer, TransmitSlots
+from mcast.options import SocketOptions, Timers
+from mcast.pgm.events import GROUP, Transmit
+from mcast.pgm.packet import NAK_LIST_LIMIT, Nak, Packet, build_ncf, build_spm
+from mcast.pgm.rate import TokenBucket
+from mcast.pgm.repair import REPAIR_BURST_BYTES, RepairQueue
+from mcast.pgm.sqn import extend
+from mcast.stats import PgmCounters
+
+__all__ = ["Source", "tsdu_bytes"]
+
+_DATA_HEADER_BYTES: Final = 24
+_UDP_IP_BYTES: Final = 28  # what libzmq, too, adds to a packet's cost
+_RUN_BYTES_LIMIT: Final = 65_000  # one UDP GSO send, with room for IP options
+_RUN_PACKET_LIMIT: Final = 44
+_RUNS_PER_TURN: Final = 16
+_FAST: Final = 1e12
+_BURST_S: Final = 0.001
+"""Data that may leave at once after a quiet time: more would overflow receivers' buffers."""
+_REPAIR_BURST_S: Final = 0.05
+_MARKS_PER_WINDOW: Final = 32
+_START_SPMS: Final = 3
+_FINAL_SPMS: Final = 3
+_DENIAL_IVL_NS: Final = 100_000_000
+"""A NAK for what is not in the window is answered by an SPM, ten times a second at most."""
+_SPMR_ANSWER_IVL_NS: Final = 10_000_000
+"""SPMRs are answered a hundred times a second at most."""
+_NEVER: Final = 1 << 62
+
+
+def tsdu_bytes(maxtpdu_bytes: int, nla: bytes) -> int:
+    """The largest TSDU: the IP packet less IP, UDP, PGM and OPT_FRAGMENT headers (as OpenPGM)."""
+    return maxtpdu_bytes - (20 if len(nla) == 4 else 40) - 8 - _DATA_HEADER_BYTES - 20
+
+
+class _Timer(Enum):
+    AMBIENT = auto()
+    """The regular SPM, data or no data (section 5.1.4)."""
+    HEARTBEAT = auto()
+    """The next SPM of the series that follows the last data (section 5.1.5)."""
+    COALESCE = auto()
+    """The open packet has waited long enough."""
+    PACE = auto()
+    """The rate allows the next run of data."""
+    REPAIR = auto()
+    """The repairs' share allows the next one."""
+    ADVANCE = auto()
+    """The oldest packets have been kept for ``recovery_ivl``."""
+
+
+class Source:
+    """One local publisher. Owned by its ``PgmEngine``; guarded by the shell's lock."""
+
+    def __init__(
+        self,
+        *,
+        tsi: bytes,
+        address: bytes,
+        group_nla: bytes,
+        dport: int,
+        options: SocketOptions,
+        timers: Timers,
+        counters: PgmCounters,
+        transmits: list[Transmit],
+    ) -> None:
+        self.tsi = tsi
+        self._address = address
+        self._group_nla = group_nla
+        self._dport = dport
+        self._timers = timers
+        self._counters = counters
+        self._transmits = transmits
+        tsdu = tsdu_bytes(options.multicast_maxtpdu, address)
+        slot_bytes = tsdu + _DATA_HEADER_BYTES
+        slot_count = max(8, options.txw_bytes // slot_bytes)
+        self._slots = TransmitSlots(tsi, dport, tsdu, slot_count, options.initial_sqn)
+        self._run_packets = min(_RUN_PACKET_LIMIT, max(1, _RUN_BYTES_LIMIT // slot_bytes))
+        self._packet_cost_bytes = slot_bytes + _UDP_IP_BYTES
+        least_bytes = 2 * self._packet_cost_bytes
+        burst_bytes = max(least_bytes, round(min(options.rate, _FAST) / 8 * _BURST_S))
+        self._bucket = TokenBucket(options.rate, burst_bytes)
+        repair_rate = options.rate * options.repair_share
+        repair_burst_bytes = max(least_bytes, round(min(repair_rate, _FAST) / 8 * _REPAIR_BURST_S))
+        self._repairs = RepairQueue(
+            repair_rate, min(repair_burst_bytes, REPAIR_BURST_BYTES), timers.repair_holdoff_ns
+        )
+        self._hwm = options.sndhwm
+        self._coalesce_ns = round(options.coalesce * 1e9)
+        self._recovery_ns = round(options.recovery_ivl * 1e9)
+        self._marks: deque[tuple[int, int]] = deque()
+        self._spm_sqn = 0
+        self._heartbeat = 0
+        self._data_sent_ns = -self._coalesce_ns
+        self._denied_ns = self._spmr_answered_ns = -_DENIAL_IVL_NS
+        self._due: dict[_Timer, int] = dict.fromkeys(_Timer, _NEVER)
+        self._closing = False
+        self._spm_trail = options.initial_sqn
+        self.asked_ns = 0
+        """When a NAK last asked for something; closing waits until it has been quiet for a while."""
+
+    @property
+    def max_stream_bytes(self) -> int:
+        """Longest message the window takes, frame heads included."""
+        return self._slots.max_stream_bytes
+
+    @property
+    def next_timeout_ns(self) -> int:
+        """When ``handle_timeout`` has something to do."""
+        return min(self._due.values())
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Trail and lead."""
+        return self._slots.trail, self._slots.next - 1
+
+    @property
+    def message_count(self) -> int:
+        """Messages accepted so far."""
+        return self._slots.message_count
+
+    @property
+    def unsent_message_count(self) -> int:
+        """Messages that wait for the pace."""
+        return self._slots.unsent_message_count
+
+    @property
+    def has_unsent(self) -> bool:
+        """True while data waits to leave for the first time."""
+        return self._slots.unsent < self._slots.next or self._slots.open_bytes > 0
+
+    # Commands.
+
+    def start(self, now_ns: int) -> None:
+        """Announce the source: three SPMs back to back, as libzmq, so that one may be lost."""
+        for _ in range(_START_SPMS):
+            self._send_spm()
+        self._due[_Timer.AMBIENT] = now_ns + self._timers.spm_ambient_ivl_ns
+        self._heartbeat = 0
+        self._schedule_heartbeat(now_ns)
+
+    def send(self, now_ns: int, parts: Sequence[Buffer]) -> bool:
+        """Take one message; False if too much waits already. Raises ``ValueError`` as the kernel."""
+        slots = self._slots
+        if slots.unsent_message_count >= self._hwm or not slots.append(parts):
+            self._emit_data(now_ns)
+            if slots.unsent_message_count >= self._hwm or not slots.append(parts):
+                return False
+        self._leave_or_wait(now_ns)
+        return True
+
+    def send_many(self, now_ns: int, messages: Sequence[Buffer], start: int) -> int:
+        """Take messages of one part each from index ``start`` on; the index reached."""
+        slots = self._slots
+        while start < len(messages):
+            end = min(len(messages), start + self._hwm - slots.unsent_message_count)
+            reached = slots.append_many(messages, start, max(start, end))
+            if slots.next - slots.unsent >= self._run_packets or reached < len(messages):
+                self._emit_data(now_ns)
+            if reached == start:
+                break
+            start = reached
+        self._leave_or_wait(now_ns)
+        return start
+
+    def flush(self, now_ns: int) -> None:
+        """Let go of the open packet as soon as the rate allows."""
+        self._slots.seal()
+        self._emit_data(now_ns)
+
+    def close(self, now_ns: int) -> None:
+        """Say that no more comes: OPT_FIN in three SPMs now and in every one after (section 9.7)."""
+        self._closing = True
+        self._slots.seal()
+        self._emit_data(now_ns)
+        for _ in range(_FINAL_SPMS):
+            self._send_spm()
+        self._heartbeat = 0
+        self._schedule_heartbeat(now_ns)
+
+    # Input.
+
+    def handle_nak(self, now_ns: int, packet: Packet) -> None:
+        """Confirm what is asked for and can be repaired, then repair it (sections 5.2, 5.3)."""
+        body = packet.body
+        assert isinstance(body, Nak)
+        if body.source_nla != self._address or body.group_nla != self._group_nla:
+            self._counters.malformed["nak_address"] += 1
+            return
+        slots = self._slots
+        sqns = sorted({extend(sqn, slots.unsent) for sqn in (body.sqn, *packet.options.nak_list)})
+        self._counters.naks_received += 1
+        self._counters.nak_sqns_received += len(sqns)
+        held = [sqn for sqn in sqns if slots.trail <= sqn < slots.unsent]
+        if len(held) < len(sqns):
+            self._counters.naks_outside_window += len(sqns) - len(held)
+            if now_ns - self._denied_ns >= _DENIAL_IVL_NS:
+                self._denied_ns = now_ns
+                self._send_spm()  # tells the trail, so that the asker gives up at once
+        accepted = self._repairs.ask(held, now_ns)
+        self._counters.naks_ignored += len(held) - len(accepted)
+        if not accepted:
+            return
+        self.asked_ns = now_ns
+        for index in range(0, len(accepted), NAK_LIST_LIMIT):
+            chunk = accepted[index : index + NAK_LIST_LIMIT]
+            ncf = build_ncf(self.tsi, self._dport, chunk, self._address, self._group_nla)
+            self._transmits.append(Transmit(GROUP, ncf, len(ncf)))
+            self._counters.ncfs_sent += 1
+        self._emit_repairs(now_ns)
+
+    def handle_spmr(self, now_ns: int) -> None:
+        """Somebody wants an SPM (section 13.4)."""
+        self._counters.spmrs_received += 1
+        if now_ns - self._spmr_answered_ns >= _SPMR_ANSWER_IVL_NS:
+            self._spmr_answered_ns = now_ns
+            self._send_spm()
+
+    def handle_timeout(self, now_ns: int) -> None:
+        """Whatever is due. Safe early, late and twice."""
+        due = self._due
+        if now_ns >= due[_Timer.AMBIENT]:
+            self._send_spm()
+            due[_Timer.AMBIENT] = now_ns + self._timers.spm_ambient_ivl_ns
+        if now_ns >= due[_Timer.HEARTBEAT]:
+            self._send_spm()
+            self._schedule_heartbeat(now_ns)
+        if now_ns >= due[_Timer.ADVANCE]:
+            self._advance_by_time(now_ns)
+        if now_ns >= due[_Timer.REPAIR]:
+            self._emit_repairs(now_ns)
+        if now_ns >= due[_Timer.COALESCE]:
+            self._slots.seal()
+            self._emit_data(now_ns)
+        if now_ns >= due[_Timer.PACE]:
+            self._emit_data(now_ns)
+
+    # Output.
+
+    def _leave_or_wait(self, now_ns: int) -> None:
+        slots = self._slots
+        if slots.next - slots.unsent >= self._run_packets:
+            self._emit_data(now_ns)
+        elif now_ns - self._data_sent_ns >= self._coalesce_ns:
+            slots.seal()
+            self._emit_data(now_ns)
+        if slots.next > slots.unsent or slots.open_bytes:
+            due = self._data_sent_ns + self._coalesce_ns
+            self._due[_Timer.COALESCE] = min(self._due[_Timer.COALESCE], due)
+
+    def _emit_data(self, now_ns: int) -> None:
+        """Hand out sealed packets as far as the rate allows, in runs."""
+        slots = self._slots
+        sent = False
+        self._due[_Timer.PACE] = _NEVER
+        while slots.unsent < slots.next:
+            allowed = self._bucket.available_bytes(now_ns)
+            if allowed <= 0:
+                self._due[_Timer.PACE] = self._bucket.ready_at_ns(
+                    min(slots.next - slots.unsent, self._run_packets) * self._packet_cost_bytes
+                )
+                break
+            first = slots.unsent
+            affordable = max(1, int(min(allowed, _RUN_BYTES_LIMIT) // self._packet_cost_bytes))
+            run = slots.take_run(min(self._run_packets, affordable))
+            if run is None:  # cannot be while packets wait
+                break
+            view, segment_bytes = run
+            packet_count = slots.unsent - first
+            self._bucket.spend(now_ns, len(view) + packet_count * _UDP_IP_BYTES)
+            self._transmits.append(Transmit(GROUP, view, segment_bytes))
+            self._counters.odata_sent += packet_count
+            self._counters.odata_bytes_sent += len(view)
+            sent = True
+        if not slots.open_bytes:
+            self._due[_Timer.COALESCE] = _NEVER
+        if sent:
+            self._data_sent_ns = now_ns
+            self._heartbeat = 0
+            self._schedule_heartbeat(now_ns)
+            self._mark(now_ns)
+
+    def _emit_repairs(self, now_ns: int) -> None:
+        self._repairs.forget_below(self._slots.trail)
+        for _ in range(_RUNS_PER_TURN):
+            stretch = self._repairs.take(now_ns, self._run_packets)
+            if stretch is None:
+                break
+            first, count = stretch
+            run = self._slots.repair_run(first, count)
+            if run is None:  # cannot be: numbers below the trail were forgotten
+                continue
+            view, segment_bytes = run
+            sent_count = -(-len(view) // segment_bytes)
+            if sent_count < count:
+                self._repairs.give_back(first + sent_count, count - sent_count)
+            cost_bytes = len(view) + sent_count * _UDP_IP_BYTES
+            self._repairs.sent(first, sent_count, cost_bytes, now_ns)
+            self._transmits.append(Transmit(GROUP, view, segment_bytes))
+            self._counters.rdata_sent += sent_count
+            self._counters.rdata_bytes_sent += len(view)
+        due_ns = self._repairs.next_timeout_ns()
+        self._due[_Timer.REPAIR] = _NEVER if due_ns is None else due_ns
+
+    def _send_spm(self) -> None:
+        slots = self._slots
+        spm = build_spm(
+            self.tsi,
+            self._dport,
+            self._spm_sqn,
+            slots.trail,
+            slots.unsent - 1,  # what waits for the pace does not exist yet
+            self._address,
+            fin=self._closing and not self.has_unsent,
+        )
+        self._spm_sqn += 1
+        self._spm_trail = slots.trail
+        self._counters.spms_sent += 1
+        self._transmits.append(Transmit(GROUP, spm, len(spm)))
+
+    def _schedule_heartbeat(self, now_ns: int) -> None:
+        ivls = self._timers.spm_heartbeat_ivls_ns
+        if self._heartbeat < len(ivls):
+            self._due[_Timer.HEARTBEAT] = now_ns + ivls[self._heartbeat]
+            self._heartbeat += 1
+        else:
+            self._due[_Timer.HEARTBEAT] = _NEVER
+
+    def _mark(self, now_ns: int) -> None:
+        """Remember when packets up to here were sent, coarsely: for longer, never for shorter."""
+        step_ns = self._recovery_ns // _MARKS_PER_WINDOW
+        if self._marks and now_ns < self._marks[-1][0]:
+            self._marks[-1] = (self._marks[-1][0], self._slots.unsent)
+            return
+        # Everything sent until the mark's step is over may go one recovery_ivl after that.
+        self._marks.append((now_ns + step_ns, self._slots.unsent))
+        if self._due[_Timer.ADVANCE] == _NEVER:
+            self._due[_Timer.ADVANCE] = now_ns + step_ns + self._recovery_ns
+
+    def _advance_by_time(self, now_ns: int) -> None:
+        while self._marks and now_ns >= self._marks[0][0] + self._recovery_ns:
+            self._slots.advance(self._marks.popleft()[1])
+        self._due[_Timer.ADVANCE] = self._marks[0][0] + self._recovery_ns if self._marks else _NEVER
+        idle = now_ns - self._data_sent_ns > self._recovery_ns // _MARKS_PER_WINDOW
+        if idle and self._slots.trail > self._spm_trail:
+            self._send_spm()  # no data carries the new trail
