@@ -53,7 +53,6 @@ __all__ = [
     "LabError",
     "Process",
     "lab_or_skip",
-    "libzmq_python",
     "unavailable",
 ]
 
@@ -83,12 +82,6 @@ def unavailable() -> str | None:
         return f"cannot make a network namespace: {probe.stderr.strip()}"
     subprocess.run(["ip", "netns", "del", name], capture_output=True)
     return None
-
-
-def libzmq_python() -> str | None:
-    """Return the Python of the libzmq peer (pyzmq on Debian's libzmq), or None: see tools/test."""
-    python = os.environ.get("MCAST_LIBZMQ_PYTHON", "")
-    return python if python and os.access(python, os.X_OK) else None
 
 
 @contextlib.contextmanager
@@ -205,7 +198,8 @@ class Host:
         _ip("-n", bridge, "link", "set", port, "master", "sw", "up")
         self.ip("link", "set", "lo", "up")
         if not self.lab.gso:
-            self.ip("link", "set", self.interface, "gso_max_segs", "1")
+            for interface in ("lo", self.interface):
+                self.ip("link", "set", interface, "gso_max_segs", "1")
         self.ip("addr", "add", f"{self.address}/24", "dev", self.interface)
         self.ip("-6", "addr", "add", f"{self.address6}/64", "dev", self.interface, "nodad")
         self.ip("link", "set", self.interface, "up")
@@ -295,8 +289,8 @@ class Host:
     ) -> Capture:
         """Record UDP packets on an interface to ``path`` until the block ends.
 
-        ``snapshot_bytes`` is the most that is kept of a packet: raise it to 65535 for ``lo``, where
-        GSO runs cross whole (and the ring then holds fewer packets).
+        ``snapshot_bytes`` is the most that is kept of a packet: raise it to 65535 in a lab with
+        ``gso=True``, where runs cross whole (and the ring then holds fewer packets).
         """
         return Capture(self, path, port, interface, snapshot_bytes)
 

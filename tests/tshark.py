@@ -1,9 +1,10 @@
 """tshark as the judge of PGM packets: an implementation of the wire that is not ours.
 
-Owns the call of tshark and the reading of its verdict; a test compares the fields. Three facts of
+Owns the call of tshark and the reading of its verdict; a test compares the fields. Four facts of
 tshark 4.0 (measured) shape this module: ``pgm.hdr.cksum.status`` occurs twice and
 only the last is the verdict; an SPMR is shown as plain data, so its checksum is computed here; the
-sequence number of a data packet goes by the name of an SPM's.
+sequence number of a data packet goes by the name of an SPM's; and lengths that contradict each
+other (options, TSDU, packet) draw no complaint, so ``judge`` adds them up itself.
 
 Invariant: ``judge`` is silent only when every packet was dissected as PGM with a good checksum,
 and nothing in the file is malformed or draws an expert error.
@@ -40,6 +41,18 @@ _GOOD = "1"
 _ERROR_SEVERITY = 0x00800000  # Wireshark's PI_ERROR; warnings and notes are below
 _LIMIT_S = 120.0
 _SPMR = 0x0C
+_OPTIONS_PRESENT = 0x01
+_OPT_LENGTH_BYTES = 4
+_LAST_OPTION = 0x80
+_FIXED_BYTES = {
+    0x00: (28, 1),
+    0x04: (24, 0),
+    0x05: (24, 0),
+    0x08: (20, 2),
+    0x09: (20, 2),
+    0x0A: (20, 2),
+}
+"""Bytes before the options without NLAs, and the number of NLAs, by type (RFC 3208 s8)."""
 
 _FIELDS = (
     "frame.number",
@@ -210,6 +223,8 @@ def _faults(packet: Packet) -> Iterable[str]:
         yield f"{where}: checksum status {fields.get('pgm.hdr.cksum.status')}"
     if packet.payload[6:8] == b"\0\0":
         yield f"{where}: has no checksum"
+    if "pgm.hdr.type" in fields and packet.type in _FIXED_BYTES:
+        yield from (f"{where}: {fault}" for fault in _length_faults(packet))
     for name in ("_ws.malformed", "pgm.bad_checksum", "pgm.address_format_invalid"):
         if name in fields:
             yield f"{where}: {name} {fields[name]}"
@@ -219,6 +234,27 @@ def _faults(packet: Packet) -> Iterable[str]:
     for severity in fields.get("_ws.expert.severity", []):
         if int(severity, 0) >= _ERROR_SEVERITY:
             yield f"{where}: expert error {fields.get('_ws.expert.message')}"
+
+
+def _length_faults(packet: Packet) -> Iterable[str]:
+    """Walk the option bytes and add up what the packet says of its own lengths."""
+    payload = packet.payload
+    nla_bytes = 20 if any(name.endswith(".ipv6") for name in packet.fields if "pgm" in name) else 8
+    fixed_bytes, nla_count = _FIXED_BYTES[packet.type]
+    start = end = fixed_bytes + nla_count * nla_bytes
+    if payload[5] & _OPTIONS_PRESENT:
+        end += int.from_bytes(payload[start + 2 : start + 4], "big")
+        if payload[start : start + 2] != bytes([0, _OPT_LENGTH_BYTES]):
+            yield "its first option is not OPT_LENGTH"
+        at, last = start + _OPT_LENGTH_BYTES, False
+        while not last and at + 2 <= min(end, len(payload)):
+            last, length = bool(payload[at] & _LAST_OPTION), payload[at + 1]
+            at += max(length, 2)
+        if not last or at != end:
+            yield f"its options end at byte {at} and should at {end}"
+    whole_bytes = end + int.from_bytes(payload[14:16], "big")
+    if whole_bytes != len(payload):
+        yield f"its parts add up to {whole_bytes} bytes of {len(payload)}"
 
 
 def _packet(fields: dict[str, list[str]]) -> Packet:
