@@ -129,6 +129,11 @@ class FrameDecoder:
         "topic_filter",
     )
 
+    # the message under way; a rejected one has only empty parts
+    _parts: list[bytes]
+    _rejected: bool
+    _total_bytes: int
+
     def __init__(
         self, topic_filter: TopicFilter, max_message_bytes: int, max_part_count: int
     ) -> None:
@@ -235,7 +240,7 @@ class FrameDecoder:
         self._start_message()
 
     def _start_message(self) -> None:
-        self._parts: list[bytes] = []
+        self._parts = []
         self._rejected = False
         self._total_bytes = 0
 
@@ -617,7 +622,7 @@ class ReceiveSlots:
             and packet[:4] == self._ports
             and packet[8:14] == self._gsi
             and int.from_bytes(packet[14:16], "big") == len(packet) - _DATA_HEADER_BYTES
-            and packet[6:8] != b"\0\0"
+            and any(packet[6:8])  # a checksum was computed
             and self._trail_distance(packet) < _HALF_SPACE
             and checksum_ok(packet)
         )

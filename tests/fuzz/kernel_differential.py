@@ -289,7 +289,7 @@ def decode_program(dice: Dice) -> Program:
             tsdu = tsdu[: dice.randrange(len(tsdu) + 1)]
         if kind == 5:
             octets = (0, 1, 2, 3, 254, 255)
-            tsdu = bytes([0, dice.choice(octets)] + dice.choices(octets, k=dice.randrange(40)))
+            tsdu = bytes([0, dice.choice(octets), *dice.choices(octets, k=dice.randrange(40))])
         if kind == 6:
             tsdu = dice.randbytes(dice.randrange(40))
         program.append(("decode", tsdu))
