@@ -15,6 +15,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import shutil
+import struct
 import subprocess
 from collections import Counter
 from collections.abc import Iterable
@@ -44,6 +45,7 @@ _SPMR = 0x0C
 _OPTIONS_PRESENT = 0x01
 _OPT_LENGTH_BYTES = 4
 _LAST_OPTION = 0x80
+_OPT_NAK_LIST = 0x02
 _FIXED_BYTES = {
     0x00: (28, 1),
     0x04: (24, 0),
@@ -162,12 +164,42 @@ class Packet:
         return self.value("pgm.nak.sqn" if "pgm.nak.sqn" in self.fields else "pgm.spm.sqn")
 
     @property
+    def options(self) -> list[tuple[int, bytes]]:
+        """The options behind OPT_LENGTH: type, and the bytes from the third on."""
+        found = []
+        if self.type in _FIXED_BYTES and self.payload[5] & _OPTIONS_PRESENT:
+            at, last = self.options_start + _OPT_LENGTH_BYTES, False
+            while not last and at + 2 <= len(self.payload):
+                kind, length = self.payload[at : at + 2]
+                last = bool(kind & _LAST_OPTION)
+                found.append((kind & ~_LAST_OPTION, self.payload[at + 2 : at + length]))
+                at += max(length, 2)
+        return found
+
+    @property
+    def options_start(self) -> int:
+        """Where OPT_LENGTH would begin: behind the fixed header and its addresses."""
+        ipv6 = any(name.endswith(".ipv6") for name in self.fields if name.startswith("pgm."))
+        fixed_bytes, nla_count = _FIXED_BYTES[self.type]
+        return fixed_bytes + nla_count * (20 if ipv6 else 8)
+
+    @property
     def nak_list(self) -> list[int]:
-        """The numbers in OPT_NAK_LIST (the header's own is not among them); empty without one."""
-        # tshark prints the octets of its own text: 30783320 is "0x3 ".
+        """The numbers in OPT_NAK_LIST (the header's own is not among them); empty without one.
+
+        Read from the bytes: tshark cuts its text short in a long list (measured).
+        """
+        for kind, value in self.options:
+            if kind == _OPT_NAK_LIST:
+                return [number for (number,) in struct.iter_unpack("!I", value[2:])]
+        return []
+
+    @property
+    def nak_list_text(self) -> str:
+        """What tshark makes of OPT_NAK_LIST, such as ``0x3 0x4``; cut short in a long list."""
+        # Its value is the octets of its own text.
         values = self.fields.get("pgm.opts.nak.list", [])
-        text = b" ".join(bytes.fromhex(value.replace(":", "")) for value in values)
-        return [int(word, 16) for word in text.decode("ascii").split()]
+        return b"".join(bytes.fromhex(value.replace(":", "")) for value in values).decode().strip()
 
 
 def unavailable() -> str | None:
@@ -239,9 +271,7 @@ def _faults(packet: Packet) -> Iterable[str]:
 def _length_faults(packet: Packet) -> Iterable[str]:
     """Walk the option bytes and add up what the packet says of its own lengths."""
     payload = packet.payload
-    nla_bytes = 20 if any(name.endswith(".ipv6") for name in packet.fields if "pgm" in name) else 8
-    fixed_bytes, nla_count = _FIXED_BYTES[packet.type]
-    start = end = fixed_bytes + nla_count * nla_bytes
+    start = end = packet.options_start
     if payload[5] & _OPTIONS_PRESENT:
         end += int.from_bytes(payload[start + 2 : start + 4], "big")
         if payload[start : start + 2] != bytes([0, _OPT_LENGTH_BYTES]):

@@ -64,6 +64,7 @@ def test_good_packets_are_acquitted_and_their_fields_are_read(tmp_path: Path) ->
     assert spm.text("pgm.spm.path.ipv4") == "10.77.0.1"
     assert (odata.sqn, odata.value("pgm.hdr.tsdulen")) == (5, 5)
     assert (nak.sqn, nak.nak_list) == (5, [6, 255])
+    assert nak.nak_list_text == "0x6 0xff"
     assert (spm.source, spm.destination, spm.value("ip.ttl")) == ("10.77.0.1", "239.192.1.1", 1)
     assert spm.tsi == "0a0b0c0d0e0f.4000"
     assert spmr.name == "SPMR"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
 
@@ -22,8 +23,13 @@ import zmq
 from workload import SHAPES, Ledger, Workload, add_to_digest
 
 
+# OpenPGM prints warnings on stdout, without waiting for our lines to end: only we keep it.
+_report = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+
 def say(event: str, **fields: object) -> None:
-    print(json.dumps({"event": event, **fields}), flush=True)
+    print(json.dumps({"event": event, **fields}), file=_report, flush=True)
 
 
 def publish(socket: zmq.Socket[bytes], options: argparse.Namespace, workload: Workload) -> None:
