@@ -9,8 +9,8 @@ import ctypes
 import errno
 import os
 import resource
-import shutil
 import select
+import shutil
 import socket
 import subprocess
 import warnings
