@@ -127,12 +127,12 @@ install_mcast() {
     complete_python
     rm -f "$VENV"/stamp-*
     if [ "$(cat "$VENV/interpreter" 2>/dev/null)" != "$INTERPRETER" ]; then
-        "$PYTHON" -m venv --clear "$VENV"
+        "$PYTHON" -m venv --clear "$VENV" || return 1
         printf '%s\n' "$INTERPRETER" >"$VENV/interpreter"
     fi
     # An extension of an earlier build must not outlive a build that fails.
     rm -f "$ROOT"/mcast/kernel/_native.*.so
-    MCAST_NATIVE=$2 "$VENV/bin/python" -m pip install --quiet --editable "$ROOT[$1]" || return 1
+    MCAST_NATIVE=$2 "$VENV/bin/python" -m pip install --quiet --editable "${ROOT}[$1]" || return 1
     stamp_key "$1" >"$VENV/stamp-$1"
 }
 
@@ -155,7 +155,7 @@ install_libzmq_peer() {
     if [ "$(cat "$stamp" 2>/dev/null)" != "$key" ]; then
         heading "set-up: .venv-libzmq with pyzmq on the system's libzmq"
         complete_python
-        "$PYTHON" -m venv --clear "$PEER_VENV"
+        "$PYTHON" -m venv --clear "$PEER_VENV" || return 1
         # --no-cache-dir: pip would reuse a wheel that an earlier build made with another libzmq.
         # PYZMQ_NO_BUNDLE: without the system's libzmq fail, rather than build one without PGM.
         env -u ZMQ_PREFIX PYZMQ_NO_BUNDLE=1 "$PEER_VENV/bin/python" -m pip install --quiet --no-cache-dir \
