@@ -73,9 +73,9 @@ def unavailable() -> str | None:
     """Return why no lab can be built here, or None when one can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    for tool in ("ip", "nft", "sysctl"):
+    for tool in ("ip", "nft"):
         if shutil.which(tool) is None:
-            return f"{tool} is not installed (Debian: iproute2, nftables, procps)"
+            return f"{tool} is not installed (Debian: iproute2, nftables)"
     name = f"{_PREFIX}-{os.getpid()}-probe{next(_serial)}"
     probe = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
     if probe.returncode:
@@ -160,7 +160,8 @@ class Lab:
         bridge = self._bridge
         _ip("netns", "add", bridge)
         # Nothing but the lab's own packets belongs on its wires.
-        _sysctl(bridge, "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+        for scope in ("all", "default"):
+            _set(bridge, f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6", 1)
         _ip(
             *("-n", bridge, "link", "add", "sw", "mtu", str(self.mtu), "type", "bridge"),
             *("mcast_snooping", str(int(self.snooping)), "forward_delay", "0"),
@@ -538,8 +539,9 @@ def _ip(*arguments: str) -> str:
     return _run(["ip", *arguments]).stdout
 
 
-def _sysctl(namespace: str, *settings: str) -> None:
-    _run(["ip", "netns", "exec", namespace, "sysctl", "-q", "-w", *settings])
+def _set(namespace: str, path: str, value: int) -> None:
+    """Set a kernel parameter by its path: Debian's minimal install has no sysctl command."""
+    _run(["ip", "netns", "exec", namespace, "sh", "-c", f"echo {value} > {path}"])
 
 
 def _run(

@@ -22,7 +22,6 @@ import time
 import zmq
 from workload import SHAPES, Ledger, Workload, add_to_digest
 
-
 # OpenPGM prints warnings on stdout, without waiting for our lines to end: only we keep it.
 _report = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
