@@ -197,7 +197,7 @@ cdef class TopicFilter:
         cdef bytes prefix
         cdef Py_ssize_t index
         self._sorted = []
-        for prefix in sorted({bytes(prefix) for prefix in prefixes}):
+        for prefix in sorted({bytes(each) for each in prefixes}):
             if not (self._sorted and prefix.startswith(self._sorted[len(self._sorted) - 1])):
                 self._sorted.append(prefix)
         self._count = len(self._sorted)

@@ -197,7 +197,8 @@ def plain_run(kernel: Kernel, program: Program) -> Iterator[object]:
             )
         else:
             topic_filter = kernel.TopicFilter(step[1])
-            yield outcome(topic_filter.match, step[2]), outcome(topic_filter.match, b"")
+            other = kernel.TopicFilter([memoryview(prefix) for prefix in step[1]])
+            yield outcome(topic_filter.match, step[2]), outcome(other.match, bytearray(step[2]))
 
 
 def transmit_program(dice: Dice) -> Program:
