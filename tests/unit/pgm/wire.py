@@ -96,7 +96,9 @@ class Wire:
                 node.sent.append(packet)
                 to_group = transmit.destination == GROUP
                 for other in self.nodes:
-                    wanted = other is not node if to_group else other.address == transmit.destination
+                    wanted = (
+                        other is not node if to_group else other.address == transmit.destination
+                    )
                     if wanted and not self.lose(node, other, packet):
                         self._count += 1
                         due = self.now_ns + self.delay_ns
