@@ -257,7 +257,8 @@ def parse_untrusted(packet: Buffer) -> Packet:
     """The fields of one UDP payload.
 
     Raises ``PacketError`` with reason ``truncated``, ``version``, ``type``, ``checksum``,
-    ``checksum_missing``, ``parity``, ``option`` or ``length``. Views into ``packet`` are kept.
+    ``checksum_missing``, ``address_family``, ``parity``, ``option`` or ``length``. Views into
+    ``packet`` are kept.
     """
     view = memoryview(packet)
     if len(view) < HEADER_BYTES:
