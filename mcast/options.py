@@ -12,7 +12,10 @@ from typing import Final
 
 from mcast.errors import OptionError
 
-__all__ = ["PROFILES", "OptionValue", "SocketOptions", "Timers"]
+__all__ = ["DEFAULT_MAXTPDU_BYTES", "PROFILES", "OptionValue", "SocketOptions", "Timers"]
+
+DEFAULT_MAXTPDU_BYTES: Final = 1500
+"""Largest IP packet where nothing else is set (ZMQ_MULTICAST_MAXTPDU)."""
 
 OptionValue = float | int | bool | str | None
 """The type of any option's value."""
@@ -129,10 +132,11 @@ class SocketOptions:
     """Time to live of multicast packets, 0 (this host) to 255. Default as libzmq."""
     multicast_loop: bool = True
     """Processes on this host receive it, too. libzmq: never on a real interface."""
-    multicast_maxtpdu: int = 1500
+    multicast_maxtpdu: int | None = None
     """Largest IP packet sent, 128 to 9000 bytes; the TSDU is 72 bytes less (92 over IPv6).
 
-    Default as libzmq. Larger than a libzmq receiver's own setting: it receives nothing.
+    None: 1500 as libzmq, or the interface's MTU if that is less. Larger than a libzmq receiver's
+    own setting: it receives nothing.
     """
     dscp: int = 46
     """Differentiated services code point, 0 to 63. Default EF, as libzmq."""
@@ -238,7 +242,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "drop_rate": (0, 0.9),
     "drop_seed": (0, 1 << 63),
 }
-_OPTIONAL: Final = {"repair_deadline", "peer_expiry"}
+_OPTIONAL: Final = {"multicast_maxtpdu", "repair_deadline", "peer_expiry"}
 _KINDS: Final[dict[str, type]] = {
     name: float
     if name

@@ -154,6 +154,13 @@ class MulticastSockets:
             undo.pop_all()
         return opened
 
+    def set_hops(self, hops: int) -> None:
+        """Send multicast from now on with this time to live; 0 stays on this host."""
+        if self.interface.version == 6:
+            self.sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, hops)
+        else:
+            self.sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, hops)
+
     def close(self) -> None:
         """Leave the group and close every socket; a second call does nothing."""
         for opened in (self.group, self.sender, self.repair):

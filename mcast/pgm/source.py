@@ -17,7 +17,7 @@ from enum import Enum, auto
 from typing import Final
 
 from mcast.kernel import Buffer, TransmitSlots
-from mcast.options import SocketOptions, Timers
+from mcast.options import DEFAULT_MAXTPDU_BYTES, SocketOptions, Timers
 from mcast.pgm.events import GROUP, Transmit
 from mcast.pgm.packet import NAK_LIST_LIMIT, Nak, Packet, build_ncf, build_spm
 from mcast.pgm.rate import TokenBucket
@@ -88,7 +88,7 @@ class Source:
         self._timers = timers
         self._counters = counters
         self._transmits = transmits
-        tsdu = tsdu_bytes(options.multicast_maxtpdu, address)
+        tsdu = tsdu_bytes(options.multicast_maxtpdu or DEFAULT_MAXTPDU_BYTES, address)
         slot_bytes = tsdu + _DATA_HEADER_BYTES
         slot_count = max(8, options.txw_bytes // slot_bytes)
         self._slots = TransmitSlots(tsi, dport, tsdu, slot_count, options.initial_sqn)
@@ -140,6 +140,11 @@ class Source:
     def unsent_message_count(self) -> int:
         """Messages that wait for the pace."""
         return self._slots.unsent_message_count
+
+    @property
+    def has_slots(self) -> bool:
+        """True while the window has room for another packet."""
+        return self._slots.next - self._slots.unsent < self._slots.unsent_limit
 
     @property
     def has_unsent(self) -> bool:

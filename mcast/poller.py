@@ -1,0 +1,66 @@
+"""Waiting for several sockets at once, mcast's and the system's."""
+
+from __future__ import annotations
+
+import select
+from time import monotonic
+
+from mcast.sockets import POLLIN, POLLOUT, Socket
+
+__all__ = ["Poller"]
+
+
+class Poller:
+    """Which of several sockets or file descriptors are ready. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._flags: dict[Socket | int, int] = {}
+
+    def register(self, socket: Socket | int, flags: int = POLLIN | POLLOUT) -> None:
+        """Watch a socket, or a file descriptor; again: replace its flags; 0: stop."""
+        if flags:
+            self._flags[socket] = flags
+        else:
+            self._flags.pop(socket, None)
+
+    modify = register
+
+    def unregister(self, socket: Socket | int) -> None:
+        """Stop watching it. Raises KeyError if it is not watched."""
+        del self._flags[socket]
+
+    def poll(self, timeout: float | None = None) -> list[tuple[Socket | int, int]]:
+        """The pairs (socket, flags that hold), waiting up to ``timeout`` seconds for the first.
+
+        None waits for ever. An empty list means that time ran out.
+
+        Raises: ClosedError if a watched socket was closed.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        watched = select.poll()
+        for socket, flags in self._flags.items():
+            if isinstance(socket, Socket):
+                watched.register(socket.fileno(), select.POLLIN)
+            else:
+                mask = (select.POLLIN if flags & POLLIN else 0) | (
+                    select.POLLOUT if flags & POLLOUT else 0
+                )
+                watched.register(socket, mask)
+        while True:
+            left_ms = None if deadline is None else max(0.0, deadline - monotonic()) * 1e3
+            ready = self._ready_sockets()
+            system = dict(watched.poll(0 if ready else left_ms))
+            ready = ready or self._ready_sockets()
+            for socket in self._flags:
+                if isinstance(socket, int) and (mask := system.get(socket, 0)):
+                    readable = POLLIN if mask & ~select.POLLOUT else 0
+                    ready.append((socket, readable | (POLLOUT if mask & select.POLLOUT else 0)))
+            if ready or (deadline is not None and monotonic() >= deadline):
+                return ready
+
+    def _ready_sockets(self) -> list[tuple[Socket | int, int]]:
+        found: list[tuple[Socket | int, int]] = []
+        for socket, flags in self._flags.items():
+            if isinstance(socket, Socket) and (held := socket.poll(0, flags)):
+                found.append((socket, held))
+        return found

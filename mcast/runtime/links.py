@@ -1,0 +1,433 @@
+"""One multicast endpoint at work: an engine, its sockets, and the lock between its threads.
+
+A publisher's link is a monitor: the caller's thread packs and sends under the lock, the loop
+thread paces, repairs and lets go of what lingers. A subscriber's link belongs to the loop thread;
+the application meets it only at the ``ReceiveQueue``.
+
+Invariants: what the system does not take now is kept and goes first next time, so packets leave
+in the engine's order; nothing blocks while the lock is held; a closing publisher stays until its
+data has left, its end was announced and repairs have been quiet, or its linger is over.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from enum import Enum, auto
+from random import Random
+from threading import Event as Flag
+from threading import Lock
+from time import monotonic, monotonic_ns
+from typing import Final
+
+from mcast.endpoint import MulticastEndpoint
+from mcast.errors import Again, ClosedError, OptionError
+from mcast.kernel import Buffer, TopicFilter, UdpReader, UdpWriter
+from mcast.net.interfaces import Interface, resolve_interface
+from mcast.net.multicast import MulticastSockets
+from mcast.net.udp import packed_address, packed_sockaddr
+from mcast.options import DEFAULT_MAXTPDU_BYTES, SocketOptions
+from mcast.pgm import PgmEngine, Transmit
+from mcast.pgm.events import GROUP
+from mcast.runtime.loop import Loop
+from mcast.runtime.queues import ReceiveQueue, Waiters
+from mcast.stats import Snapshot
+
+__all__ = ["MulticastLink"]
+
+_log = logging.getLogger("mcast")
+
+_NEVER: Final = 1 << 62
+_READS_PER_TURN: Final = 16
+"""Batches of a socket read before others get their turn."""
+_QUIET_NS: Final = 250_000_000
+"""A closing publisher leaves when nobody has asked for a repair for so long: a lost final SPM is
+made up for by heartbeats within 100 ms, and a lost NAK is repeated within 50 ms, or 200 ms by
+libzmq."""
+_ADDRESS_LIMIT: Final = 4096
+_TRANSIENT: Final = (errno.EAGAIN, errno.ENOBUFS)
+
+
+class _Stage(Enum):
+    OPEN = auto()
+    DRAINING = auto()
+    """No more is accepted; data still waits to leave."""
+    FINISHING = auto()
+    """The end was announced; repairs are still served."""
+    CLOSED = auto()
+
+
+class MulticastLink:
+    """A publisher's or subscriber's endpoint. Public methods are for any thread unless said."""
+
+    def __init__(
+        self,
+        endpoint: MulticastEndpoint,
+        options: SocketOptions,
+        loop: Loop,
+        *,
+        queue: ReceiveQueue | None = None,
+        topic_filter: TopicFilter | None = None,
+    ) -> None:
+        """With a ``queue`` it subscribes, without it publishes.
+
+        Raises ``InterfaceError``, ``TransportError`` or ``OptionError``; nothing stays open then.
+        """
+        interface = resolve_interface(endpoint.interface, endpoint.version)
+        maxtpdu = options.multicast_maxtpdu
+        if maxtpdu is None:
+            maxtpdu = min(DEFAULT_MAXTPDU_BYTES, interface.mtu_bytes)
+            options = replace(options, multicast_maxtpdu=maxtpdu)
+        if maxtpdu > interface.mtu_bytes:
+            raise OptionError(
+                f"multicast_maxtpdu={maxtpdu} exceeds the MTU"
+                f" {interface.mtu_bytes} of {interface.name}; choose {interface.mtu_bytes} or less"
+            )
+        self.endpoint = endpoint
+        self._options = options
+        self._loop = loop
+        self._queue = queue
+        self._lock = Lock()
+        self._backlog: deque[Transmit] = deque()
+        self._addresses: dict[bytes, bytes] = {}
+        self._port = endpoint.port
+        self._stage = _Stage.OPEN
+        self._give_up_ns = _NEVER
+        self._finished_ns = _NEVER
+        self._dropper = _Dropper(options) if options.drop_rate else None
+        self.send_errors: Counter[str] = Counter()
+        """Datagrams that the system refused, by errno name."""
+        self.room = Waiters()
+        """Publishers that wait for room."""
+        self.closed = Flag()
+        """Set when the link has left the loop."""
+        self._sockets = MulticastSockets.open(
+            endpoint,
+            interface,
+            publisher=queue is None,
+            ttl=options.multicast_hops,
+            loop=options.multicast_loop,
+            dscp=options.dscp,
+            rcvbuf_bytes=options.rcvbuf or None,
+            sndbuf_bytes=options.sndbuf or None,
+        )
+        self._writer = UdpWriter()
+        self._sender_fd = self._sockets.sender.fileno()
+        self._group_fd = self._sockets.group.fileno()
+        self._engine = PgmEngine(
+            address=interface.packed_address,
+            group=packed_address(endpoint.group),
+            port=endpoint.port,
+            options=options,
+            dice=Random(os.urandom(16)),
+            now_ns=monotonic_ns(),
+            source_tsi=_new_tsi(endpoint.port) if queue is None else None,
+            topic_filter=topic_filter,
+        )
+        with self._lock:
+            self._transmit()
+        fds = [self._group_fd]
+        if self._sockets.repair is not None:
+            fds.append(self._sockets.repair.fileno())
+        loop.call(lambda: loop.add(self, fds))
+
+    # The application's side.
+
+    def send(self, parts: Sequence[Buffer], timeout: float | None) -> None:
+        """Publish one message; blocks while too much waits for the pace.
+
+        Raises ``Again`` when ``timeout`` seconds run out, ``ValueError`` if it can never fit.
+        """
+        if not self._try_send(parts):
+            self._wait_for_room(lambda: self._try_send(parts), timeout)
+
+    def send_many(self, messages: Sequence[Buffer], timeout: float | None) -> int:
+        """Publish messages of one part; how many were taken, all of them unless time ran out."""
+        start = self._try_send_many(messages, 0)
+        if start < len(messages):
+            taken = [start]
+
+            def go_on() -> bool:
+                taken[0] = self._try_send_many(messages, taken[0])
+                return taken[0] == len(messages)
+
+            try:
+                self._wait_for_room(go_on, timeout)
+            except Again:
+                return taken[0]
+        return len(messages)
+
+    def has_room(self) -> bool:
+        """True if ``send`` of a small message would not block."""
+        source = self._engine.source
+        if source is None or self._stage is not _Stage.OPEN:
+            return True
+        return source.unsent_message_count < self._options.sndhwm and source.has_slots
+
+    @property
+    def max_stream_bytes(self) -> int:
+        """Longest message the transmit window takes, frame heads included."""
+        source = self._engine.source
+        return source.max_stream_bytes if source is not None else 0
+
+    def set_filter(self, topic_filter: TopicFilter) -> None:
+        """Use these subscriptions from the next message on."""
+        with self._lock:
+            self._engine.set_filter(topic_filter)
+
+    def close(self, linger: float) -> None:
+        """Stop accepting; the loop ends the link when its data is out, or after ``linger`` s."""
+        with self._lock:
+            if self._stage is not _Stage.OPEN:
+                return
+            now_ns = monotonic_ns()
+            self._stage = _Stage.DRAINING
+            self._give_up_ns = now_ns + round(linger * 1e9)
+            self._engine.flush(now_ns)
+            self._transmit()
+        self.room.wake()
+        self._loop.call(lambda: self._proceed(monotonic_ns()))
+
+    def abandon(self) -> None:
+        """In a forked child: close the descriptors, send nothing, take no lock."""
+        self._stage = _Stage.CLOSED
+        self._sockets.close()
+
+    def stats(self) -> Snapshot:
+        """All counters of this endpoint, as a flat dict."""
+        with self._lock:
+            snapshot = self._engine.stats()
+        snapshot["rcvbuf_overflows"] = self._loop.overflow_count(self._group_fd)
+        snapshot["send_backlog"] = len(self._backlog)
+        snapshot["gso"] = int(self._writer.gso)
+        snapshot["gro"] = int(self._sockets.gro)
+        snapshot["rcvbuf_bytes"] = self._sockets.rcvbuf_bytes
+        for name, count in sorted(self.send_errors.items()):
+            snapshot[f"send_error_{name}"] = count
+        if self._dropper is not None:
+            snapshot["dropped_for_test"] = self._dropper.dropped_count
+        return snapshot
+
+    def _try_send(self, parts: Sequence[Buffer]) -> bool:
+        with self._lock:
+            self._check_open()
+            engine = self._engine
+            taken = engine.send(monotonic_ns(), parts)
+            self._transmit()
+            due_ns = engine.next_timeout_ns
+        self._loop.wake_before(due_ns)
+        return taken
+
+    def _try_send_many(self, messages: Sequence[Buffer], start: int) -> int:
+        with self._lock:
+            self._check_open()
+            engine = self._engine
+            reached = engine.send_many(monotonic_ns(), messages, start)
+            self._transmit()
+            due_ns = engine.next_timeout_ns
+        self._loop.wake_before(due_ns)
+        return reached
+
+    def _wait_for_room(self, attempt: Callable[[], bool], timeout: float | None) -> None:
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            if left == 0 or not self.room.wait(self.has_room, left):
+                raise Again("the publisher's queue is full; it drains at its rate")
+            if attempt():
+                return
+
+    def _check_open(self) -> None:
+        if self._stage is not _Stage.OPEN:
+            raise ClosedError("the socket was closed")
+
+    # The loop's side.
+
+    @property
+    def next_timeout_ns(self) -> int:
+        """When ``handle_timeout`` has something to do."""
+        due_ns = self._engine.next_timeout_ns
+        if self._backlog:
+            due_ns = _NEVER  # nothing can leave; the descriptor tells when
+        return min(due_ns, self._finished_ns, self._give_up_ns)
+
+    def handle_timeout(self, now_ns: int) -> None:
+        """Serve the engine's timers, and the steps of closing. Loop thread."""
+        with self._lock:
+            if self._stage is _Stage.CLOSED:
+                return
+            self._engine.handle_timeout(now_ns)
+            self._drain()
+        self.room.wake()
+        if self._stage is not _Stage.OPEN:
+            self._proceed(now_ns)
+
+    def handle_readable(self, now_ns: int, fd: int, reader: UdpReader) -> None:
+        """Read batches until nothing waits, or others want their turn. Loop thread."""
+        to_group = fd == self._group_fd
+        engine = self._engine
+        for _ in range(_READS_PER_TURN):
+            try:
+                batch = reader.read(fd)
+            except OSError as error:  # such as ECONNREFUSED from an earlier unicast NAK
+                self._count_error(error)
+                continue
+            if not batch:
+                break
+            with self._lock:
+                if self._stage is _Stage.CLOSED:
+                    return
+                for address, data, segment_bytes in batch:
+                    if self._dropper is not None:
+                        for packet in self._dropper.keep(data, segment_bytes):
+                            engine.handle_datagrams(
+                                now_ns, address, packet, max(1, len(packet)), to_group
+                            )
+                    else:
+                        engine.handle_datagrams(now_ns, address, data, segment_bytes, to_group)
+                self._drain()
+
+    def handle_writable(self, now_ns: int) -> None:
+        """The system takes data again. Loop thread."""
+        with self._lock:
+            self._transmit()
+        self.room.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """A bug in this link: end it, and let nobody wait for it. Loop thread."""
+        self._stage = _Stage.CLOSED
+        self._finish()
+
+    def _proceed(self, now_ns: int) -> None:
+        """One step towards the end. Loop thread."""
+        with self._lock:
+            source = self._engine.source
+            if self._stage is _Stage.DRAINING and (source is None or not source.has_unsent):
+                self._engine.close(now_ns)
+                self._transmit()
+                self._stage = _Stage.FINISHING
+                asked_anything = source is not None and source.message_count > 0
+                self._finished_ns = now_ns + (_QUIET_NS if asked_anything else 0)
+            elif self._stage is _Stage.FINISHING and source is not None:
+                if source.message_count:
+                    self._finished_ns = max(self._finished_ns, source.asked_ns + _QUIET_NS)
+            over = now_ns >= min(self._finished_ns, self._give_up_ns)
+            if not over or self._stage is _Stage.CLOSED:
+                return
+            if source is not None and source.has_unsent:
+                count = source.unsent_message_count
+                _log.warning("closed %s with %d messages unsent: linger ran out", self.endpoint, count)
+                self._engine.close(now_ns)
+                self._transmit()
+            self._stage = _Stage.CLOSED
+        self._finish()
+
+    def _finish(self) -> None:
+        self._loop.remove(self)
+        self._sockets.close()
+        self.room.wake()
+        self.closed.set()
+
+    # Output, under the lock.
+
+    def _drain(self) -> None:
+        self._transmit()
+        if self._queue is not None:
+            events = self._engine.take_events()
+            if events:
+                self._queue.put(events)
+
+    def _transmit(self) -> None:
+        """Send what the engine has to say, as far as the system takes it."""
+        transmits = self._engine.take_transmits()
+        if self._backlog:
+            self._backlog.extend(transmits)
+            transmits = list(self._backlog)
+            self._backlog.clear()
+        for index, transmit in enumerate(transmits):
+            rest = self._send_one(transmit)
+            if rest is not None:
+                self._backlog.append(rest)
+                self._backlog.extend(transmits[index + 1 :])
+                break
+        self._watch_writable(bool(self._backlog))
+
+    _watching = False
+
+    def _watch_writable(self, wanted: bool) -> None:
+        if wanted != self._watching:
+            self._watching = wanted
+            self._loop.call(
+                lambda: self._loop.watch_writable(
+                    self, self._sender_fd, bool(self._backlog) and self._stage is not _Stage.CLOSED
+                )
+            )
+
+    def _send_one(self, transmit: Transmit) -> Transmit | None:
+        """Send one run; what the system did not take, or None. Refused data counts as lost."""
+        destination, data, segment_bytes, hops = transmit
+        if destination == GROUP:
+            sockaddr = self._sockets.group_sockaddr
+        else:
+            sockaddr = self._sockaddr(destination)
+        changes_hops = hops >= 0 and hops != self._options.multicast_hops
+        try:
+            if changes_hops:
+                self._sockets.set_hops(hops)
+            sent = self._writer.send(self._sender_fd, sockaddr, data, segment_bytes)
+        except OSError as error:
+            # Repairs make up for it if it passes; if not, the counter says why nothing arrives.
+            self._count_error(error)
+            return None
+        finally:
+            if changes_hops:
+                self._sockets.set_hops(self._options.multicast_hops)
+        if sent == len(data):
+            return None
+        return transmit._replace(data=memoryview(data)[sent:])
+
+    def _sockaddr(self, address: bytes) -> bytes:
+        known = self._addresses.get(address)
+        if known is None:
+            if len(self._addresses) >= _ADDRESS_LIMIT:
+                self._addresses.clear()
+            interface: Interface = self._sockets.interface
+            known = packed_sockaddr(address, self._port, interface.scope_id)
+            self._addresses[address] = known
+        return known
+
+    def _count_error(self, error: OSError) -> None:
+        name = errno.errorcode.get(error.errno or 0, "unknown")
+        self.send_errors[name] += 1
+        if self.send_errors[name] == 1 and error.errno not in (errno.ECONNREFUSED, *_TRANSIENT):
+            _log.warning("%s: %s", self.endpoint, error)
+
+
+class _Dropper:
+    """Seeded loss in front of the engine, for tests and demonstrations."""
+
+    def __init__(self, options: SocketOptions) -> None:
+        self._dice = Random(options.drop_seed)
+        self._rate = options.drop_rate
+        self.dropped_count = 0
+
+    def keep(self, data: memoryview, segment_bytes: int) -> list[memoryview]:
+        kept = []
+        for start in range(0, len(data), segment_bytes):
+            if self._dice.random() < self._rate:
+                self.dropped_count += 1
+            else:
+                kept.append(data[start : start + segment_bytes])
+        return kept
+
+
+def _new_tsi(dport: int) -> bytes:
+    """A random identity: libzmq's GSI is the same in every process, ours never."""
+    sport = dport
+    while sport in (dport, 0):
+        sport = int.from_bytes(os.urandom(2), "big")
+    return os.urandom(6) + sport.to_bytes(2, "big")

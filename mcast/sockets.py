@@ -1,0 +1,594 @@
+"""The sockets: PUB publishes to groups, SUB hears them; names are pyzmq's where it has one.
+
+A socket may be used from any thread. It owns its links and, if it receives, its queue. Invariant:
+after ``close`` or a fork every call raises, and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from threading import Lock
+from time import monotonic
+from types import TracebackType
+from typing import Final, Self
+
+from mcast.endpoint import parse_endpoint
+from mcast.errors import (
+    Again,
+    ClosedError,
+    EndpointError,
+    ForkedError,
+    MessageTooLongError,
+    OptionError,
+    PatternError,
+)
+from mcast.events import Event
+from mcast.kernel import Buffer, TopicFilter
+from mcast.options import OptionValue, SocketOptions
+from mcast.runtime.links import MulticastLink
+from mcast.runtime.loop import Loop
+from mcast.runtime.queues import ReceiveQueue, Waiters
+from mcast.stats import Snapshot
+
+__all__ = [
+    "DONTWAIT",
+    "NOBLOCK",
+    "POLLIN",
+    "POLLOUT",
+    "PUB",
+    "SNDMORE",
+    "SUB",
+    "Pub",
+    "Socket",
+    "SocketType",
+    "Sub",
+]
+
+
+class SocketType(IntEnum):
+    """What a socket is for; the numbers are libzmq's."""
+
+    PUB = 1
+    SUB = 2
+
+
+PUB: Final = SocketType.PUB
+SUB: Final = SocketType.SUB
+DONTWAIT: Final = 1
+NOBLOCK: Final = DONTWAIT
+SNDMORE: Final = 2
+POLLIN: Final = 1
+POLLOUT: Final = 2
+
+_FRAME_HEAD_BYTES: Final = 10
+
+
+class Socket:
+    """What all kinds share: endpoints, options, waiting, closing."""
+
+    kind: SocketType
+
+    def __init__(self, loop: Loop, options: SocketOptions) -> None:
+        self._loop = loop
+        self._options = options
+        self._links: dict[str, MulticastLink] = {}
+        self._leaving: list[MulticastLink] = []
+        self._last_endpoint = ""
+        self._lock = Lock()
+        self._error: ClosedError | None = None
+
+    # Endpoints.
+
+    def connect(self, url: str) -> None:
+        """Join the multicast endpoint, such as ``epgm://eth0;239.192.1.1:5555``.
+
+        ``bind`` is the same. Returns when the group is joined; nobody need be there.
+
+        Raises: EndpointError, InterfaceError, TransportError, OptionError, ClosedError.
+        """
+        endpoint = parse_endpoint(url)
+        key = str(endpoint)
+        with self._lock:
+            self._check()
+            if key in self._links:
+                raise EndpointError(f"already connected to {key}")
+            self._links[key] = self._open(key)
+            self._last_endpoint = key
+
+    bind = connect
+
+    def disconnect(self, url: str) -> None:
+        """Leave the endpoint; what was sent to it still leaves, within ``linger``.
+
+        Raises: EndpointError if the socket is not connected to it.
+        """
+        key = str(parse_endpoint(url))
+        with self._lock:
+            self._check()
+            link = self._links.pop(key, None)
+            if link is None:
+                joined = ", ".join(self._links) or "nothing"
+                raise EndpointError(f"not connected to {key}, but to {joined}")
+            self._leaving.append(link)
+        link.close(self._options.linger)
+
+    unbind = disconnect
+
+    @property
+    def last_endpoint(self) -> str:
+        """The endpoint joined last, in canonical spelling; empty before the first."""
+        return self._last_endpoint
+
+    @property
+    def endpoints(self) -> list[str]:
+        """All endpoints that are joined."""
+        return list(self._links)
+
+    def _open(self, url: str) -> MulticastLink:
+        raise NotImplementedError
+
+    # Options.
+
+    def set(self, name: str, value: OptionValue) -> None:
+        """Change an option for endpoints joined from now on (as libzmq).
+
+        Raises: OptionError for an unknown name or a value out of range.
+        """
+        self._check()
+        self._options = self._options.with_changes({name: value})
+
+    setsockopt = set
+
+    def get(self, name: str) -> OptionValue:
+        """The value of an option, or of ``type`` or ``last_endpoint``.
+
+        Raises: OptionError for an unknown name.
+        """
+        self._check()
+        if name == "type":
+            return int(self.kind)
+        if name == "last_endpoint":
+            return self._last_endpoint
+        self._options.with_changes({name: None} if name not in SocketOptions.__slots__ else {})
+        value: OptionValue = getattr(self._options, name)
+        return value
+
+    getsockopt = get
+
+    @property
+    def linger(self) -> float:
+        """The longest that closing takes, in seconds."""
+        return self._options.linger
+
+    # Waiting.
+
+    def poll(self, timeout: float | None = None, flags: int = POLLIN) -> int:
+        """Which of ``flags`` hold, waiting up to ``timeout`` seconds for one; 0 if none does."""
+        deadline = None if timeout is None else monotonic() + timeout
+        self._check()
+        wanted = flags & self._pollable
+        if not wanted:
+            return 0
+        if self._events_now() & wanted:
+            return self._events_now() & wanted
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        self._waiters.wait(self._is_ready, left)
+        self._check()
+        return self._events_now() & wanted
+
+    def fileno(self) -> int:
+        """A descriptor for select or poll: readable when a SUB has messages, or a PUB has room.
+
+        Level-triggered, unlike libzmq's. Only wait for it; never read it.
+        """
+        self._check()
+        return self._waiters.fileno(self._is_ready)
+
+    _pollable: int = 0
+
+    @property
+    def _waiters(self) -> Waiters:
+        raise NotImplementedError
+
+    def _is_ready(self) -> bool:
+        raise NotImplementedError
+
+    def _events_now(self) -> int:
+        return self._pollable if self._is_ready() else 0
+
+    # The end.
+
+    @property
+    def closed(self) -> bool:
+        """True after ``close``, and in a forked child."""
+        return self._error is not None
+
+    @property
+    def finished(self) -> bool:
+        """True when nothing of a closed socket is left in the loop."""
+        return self.closed and all(link.closed.is_set() for link in self.links)
+
+    @property
+    def links(self) -> list[MulticastLink]:
+        """The endpoints at work, and those that are leaving."""
+        return [*self._links.values(), *self._leaving]
+
+    def close(self, linger: float | None = None) -> None:
+        """Stop using the socket, at once. What was sent leaves within ``linger`` seconds.
+
+        Does not block: ``Context.term`` waits. A second call does nothing.
+        """
+        with self._lock:
+            if self._error is not None:
+                return
+            self._error = ClosedError("the socket was closed")
+            if linger is not None:
+                self._options = self._options.with_changes({"linger": linger})
+        for link in self._links.values():
+            link.close(self._options.linger)
+        self._closed()
+
+    def _closed(self) -> None:
+        """What a kind has to do when it closes."""
+
+    def _abandon(self) -> None:
+        """In a forked child."""
+        self._error = ForkedError("the socket belongs to the parent process; make a new Context")
+        for link in self.links:
+            link.abandon()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def stats(self) -> Snapshot:
+        """All counters, added up over the socket's endpoints. See ``docs/reference/counters.md``."""
+        self._check()
+        links = list(self._links.values())
+        totals: Snapshot = {}
+        for link in links:
+            for name, count in link.stats().items():
+                if name.startswith(("repair_p", "gso", "gro", "txw_")):
+                    totals[name] = max(totals.get(name, 0), count)
+                else:
+                    totals[name] = totals.get(name, 0) + count
+        return totals
+
+    def __enter__(self) -> Self:
+        self._check()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else ", ".join(self._links) or "not connected"
+        return f"<mcast.{self.kind.name} {state}>"
+
+
+class Pub(Socket):
+    """Publishes messages to everybody who hears its groups.
+
+    When ``send`` returns, the message is in the transmit window of every endpoint, from where it
+    is sent and repaired; nobody need have it. While the rate holds it up and ``sndhwm`` is reached,
+    ``send`` blocks.
+    """
+
+    kind = SocketType.PUB
+    _pollable = POLLOUT
+
+    def __init__(self, loop: Loop, options: SocketOptions) -> None:
+        super().__init__(loop, options)
+        self._parts: list[Buffer] = []
+        self._room = Waiters()
+
+    def send(self, data: Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
+        """Publish one part. With ``flags=SNDMORE`` the message goes on with the next call.
+
+        ``flags=DONTWAIT`` is ``timeout=0``. Blocks up to ``timeout`` seconds (None: for ever).
+
+        Raises: Again, MessageTooLongError, PatternError before any ``connect``, ClosedError.
+        """
+        if flags & SNDMORE:
+            self._check()
+            self._parts.append(bytes(data))
+            return
+        if self._parts:
+            parts, self._parts = [*self._parts, data], []
+        else:
+            parts = [data]
+        self._send(parts, 0 if flags & DONTWAIT else timeout)
+
+    def send_multipart(
+        self, parts: Sequence[Buffer], flags: int = 0, *, timeout: float | None = None
+    ) -> None:
+        """Publish one message of several parts, delivered whole or not at all.
+
+        Raises: as ``send``; OptionError if there is no part, or more than ``max_parts``.
+        """
+        if not 1 <= len(parts) <= self._options.max_parts:
+            raise OptionError(
+                f"a message has 1 to {self._options.max_parts} parts, not {len(parts)}"
+            )
+        self._send(parts, 0 if flags & DONTWAIT else timeout)
+
+    def send_many(self, messages: Iterable[Buffer], *, timeout: float | None = None) -> int:
+        """Publish many messages of one part each, at the lowest cost per message.
+
+        Returns how many were taken: all, unless ``timeout`` seconds ran out. Nothing is sent if
+        one of them is too long.
+
+        Raises: MessageTooLongError, PatternError before any ``connect``, ClosedError.
+        """
+        batch = [_flat(message) for message in messages]
+        links = self._open_links()
+        longest = max(map(len, batch), default=0)
+        self._check_size(longest, longest + _FRAME_HEAD_BYTES, links)
+        if len(links) == 1:
+            return links[0].send_many(batch, timeout)
+        deadline = None if timeout is None else monotonic() + timeout
+        for index, message in enumerate(batch):
+            try:
+                left = None if deadline is None else max(0.0, deadline - monotonic())
+                self._send([message], left)
+            except Again:
+                return index
+        return len(batch)
+
+    def _send(self, parts: Sequence[Buffer], timeout: float | None) -> None:
+        links = self._open_links()
+        parts = [_flat(part) for part in parts]
+        size = sum(map(len, parts))
+        self._check_size(size, size + _FRAME_HEAD_BYTES * len(parts), links)
+        if len(links) == 1:
+            links[0].send(parts, timeout)
+            return
+        # All or none: wait until every endpoint has room. One that another thread then fills up
+        # is waited for, since the others have it by now.
+        deadline = None if timeout is None else monotonic() + timeout
+        for link in links:
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            if not link.room.wait(link.has_room, left):
+                raise Again(f"the queue of {link.endpoint} is full; it drains at its rate")
+        for link in links:
+            link.send(parts, None)
+
+    def _open_links(self) -> list[MulticastLink]:
+        self._check()
+        links = list(self._links.values())
+        if not links:
+            raise PatternError("nowhere to send: connect the socket first")
+        return links
+
+    def _check_size(self, size: int, stream_bytes: int, links: list[MulticastLink]) -> None:
+        if size > self._options.max_msg_size:
+            raise MessageTooLongError(
+                f"message of {size} bytes; max_msg_size is {self._options.max_msg_size}"
+            )
+        window = min(link.max_stream_bytes for link in links)
+        if stream_bytes > window:
+            raise MessageTooLongError(
+                f"message of {size} bytes; half the transmit window takes {window}: raise txw_bytes"
+            )
+
+    def _open(self, url: str) -> MulticastLink:
+        link = MulticastLink(parse_endpoint(url), self._options, self._loop)
+        self._wake_poller(link)
+        return link
+
+    def _wake_poller(self, link: MulticastLink) -> None:
+        """Pass the link's wake-ups on to whoever polls the socket."""
+
+        def pass_on() -> None:
+            self._room.wake()
+            if not link.closed.is_set():
+                link.room.add(pass_on)
+
+        link.room.add(pass_on)
+
+    @property
+    def _waiters(self) -> Waiters:
+        return self._room
+
+    def _is_ready(self) -> bool:
+        return self.closed or all(link.has_room() for link in self._links.values())
+
+    def _closed(self) -> None:
+        self._room.close()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._room.abandon()
+
+
+class Sub(Socket):
+    """Receives what was subscribed to: each message whole, in order, once, or reported lost."""
+
+    kind = SocketType.SUB
+    _pollable = POLLIN
+
+    def __init__(self, loop: Loop, options: SocketOptions) -> None:
+        super().__init__(loop, options)
+        self._queue = ReceiveQueue(options.rcvhwm, raise_on_loss=options.on_loss == "raise")
+        self._topics: dict[bytes, int] = {}
+        self._filter = TopicFilter()
+        self._rest: list[bytes] = []
+
+    # Subscriptions.
+
+    def subscribe(self, topic: Buffer | str = b"") -> None:
+        """Receive messages whose first part starts with ``topic``; empty: all. Counts repetitions.
+
+        In force for messages that arrive after the call.
+        """
+        with self._lock:
+            self._check()
+            key = _topic(topic)
+            self._topics[key] = self._topics.get(key, 0) + 1
+            self._apply_topics()
+
+    def unsubscribe(self, topic: Buffer | str = b"") -> None:
+        """Undo one ``subscribe`` of the same topic; a topic not subscribed to is ignored."""
+        with self._lock:
+            self._check()
+            key = _topic(topic)
+            count = self._topics.pop(key, 0)
+            if count > 1:
+                self._topics[key] = count - 1
+            self._apply_topics()
+
+    def _apply_topics(self) -> None:
+        self._filter = TopicFilter(self._topics)
+        for link in self._links.values():
+            link.set_filter(self._filter)
+
+    # Receiving.
+
+    def recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
+        """The next part: of the message under way, else the first of the next message.
+
+        Blocks up to ``timeout`` seconds (None: for ever); ``flags=DONTWAIT`` is ``timeout=0``.
+        ``rcvmore`` tells whether the message goes on.
+
+        Raises: Again, LossError with ``on_loss="raise"``, ClosedError.
+        """
+        self._check()
+        if self._rest:
+            return self._rest.pop()
+        message = self._get(0 if flags & DONTWAIT else timeout)
+        if isinstance(message, bytes):
+            return message
+        self._rest = [*reversed(message[1:])]
+        return message[0]
+
+    def recv_multipart(self, flags: int = 0, *, timeout: float | None = None) -> list[bytes]:
+        """The next message whole, as the list of its parts; after ``recv``, the parts left over.
+
+        Raises: as ``recv``.
+        """
+        self._check()
+        if self._rest:
+            rest, self._rest = self._rest, []
+            return rest[::-1]
+        message = self._get(0 if flags & DONTWAIT else timeout)
+        return [message] if isinstance(message, bytes) else list(message)
+
+    def recv_many(self, count: int, *, timeout: float | None = None) -> list[bytes]:
+        """What many calls of ``recv`` would return: the parts of 1 to ``count`` messages, in order.
+
+        Waits for the first message only. Use ``recv_many_multipart`` where messages have parts.
+
+        Raises: as ``recv``.
+        """
+        parts: list[bytes] = []
+        for message in self._get_many(count, timeout):
+            if isinstance(message, bytes):
+                parts.append(message)
+            else:
+                parts.extend(message)
+        return parts
+
+    def recv_many_multipart(
+        self, count: int, *, timeout: float | None = None
+    ) -> list[list[bytes]]:
+        """1 to ``count`` messages, each as the list of its parts. Waits for the first only.
+
+        Raises: as ``recv``.
+        """
+        return [
+            [message] if isinstance(message, bytes) else list(message)
+            for message in self._get_many(count, timeout)
+        ]
+
+    @property
+    def rcvmore(self) -> bool:
+        """True if the message that ``recv`` began has more parts."""
+        return bool(self._rest)
+
+    def events(self, timeout: float | None = 0) -> Iterator[Event]:
+        """The events not yet taken, oldest first; ends when none has come for ``timeout`` seconds.
+
+        With the default only what is there already; with None it goes on until the socket closes.
+        """
+        while True:
+            event = self._queue.take_event()
+            if event is not None:
+                yield event
+            elif (
+                timeout == 0
+                or self.closed
+                or not self._queue.event_waiters.wait(self._queue.has_events, timeout)
+            ):
+                return
+
+    def _get(self, timeout: float | None) -> bytes | tuple[bytes, ...]:
+        try:
+            return self._queue.get(timeout)
+        except Again:
+            self._check()
+            raise
+
+    def _get_many(self, count: int, timeout: float | None) -> list[bytes | tuple[bytes, ...]]:
+        self._check()
+        if count < 1:
+            raise OptionError(f"count is 1 or more, not {count}")
+        if self._rest:
+            rest, self._rest = self._rest, []
+            return [tuple(rest[::-1])]
+        try:
+            return self._queue.get_many(count, timeout)
+        except Again:
+            self._check()
+            raise
+
+    def stats(self) -> Snapshot:
+        """All counters, added up over the socket's endpoints, and those of its queue."""
+        return {
+            **super().stats(),
+            "queued": len(self._queue),
+            "queue_refused": self._queue.refused_count,
+            "events_dropped": self._queue.events_dropped,
+        }
+
+    def _open(self, url: str) -> MulticastLink:
+        return MulticastLink(
+            parse_endpoint(url),
+            self._options,
+            self._loop,
+            queue=self._queue,
+            topic_filter=self._filter,
+        )
+
+    @property
+    def _waiters(self) -> Waiters:
+        return self._queue.waiters
+
+    def _is_ready(self) -> bool:
+        return bool(self._rest) or self._queue.is_ready()
+
+    def _closed(self) -> None:
+        self._queue.close()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._queue.is_closed = True
+        self._queue.waiters.abandon()
+        self._queue.event_waiters.abandon()
+
+
+def _flat(data: Buffer) -> Buffer:
+    """The same bytes with ``len`` counting bytes. Raises TypeError for what is not bytes-like."""
+    if isinstance(data, bytes | bytearray):
+        return data
+    view = memoryview(data)
+    return view if view.contiguous and view.format == "B" and view.ndim == 1 else view.tobytes()
+
+
+def _topic(topic: Buffer | str) -> bytes:
+    return topic.encode() if isinstance(topic, str) else bytes(topic)
