@@ -65,7 +65,7 @@ class LossError(Error):
 
 
 class MessageTooLongError(Error, ValueError):
-    """A message exceeds ``max_msg_size``, or the share of the transmit window one message may take."""
+    """A message exceeds ``max_msg_size``, or what one message may take of the transmit window."""
 
 
 class OptionError(Error, ValueError):

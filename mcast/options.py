@@ -156,7 +156,7 @@ class SocketOptions:
     max_parts: int = 1024
     """Most parts of a message, sent or received, 1 to 65536."""
     linger: float = 1.0
-    """Longest time in seconds that closing waits to send and repair. 0 to 3600. libzmq: for ever."""
+    """Seconds that closing waits at most to send and repair, 0 to 3600. libzmq: for ever."""
     coalesce: float = 50e-6
     """After a packet left, small messages wait up to this many seconds for company. 0 to 0.1."""
     profile: str = "lan"
@@ -182,8 +182,9 @@ class SocketOptions:
             if value is None and name in _OPTIONAL:
                 continue
             kind = _KINDS[name]
-            wanted = "a number" if kind is float else "a whole number"
-            if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+            allowed = (int, float) if kind is float else (int,)
+            if isinstance(value, bool) or not isinstance(value, allowed):
+                wanted = "a number" if kind is float else "a whole number"
                 raise OptionError(f"{name} is {wanted}, not {value!r}")
             if not low <= value <= high:
                 raise OptionError(f"{name} is {low:g} to {high:g}, not {value!r}")

@@ -138,7 +138,9 @@ class Socket:
         self._check()
         self._options = self._options.with_changes({name: value})
 
-    setsockopt = set
+    def setsockopt(self, name: str, value: OptionValue) -> None:
+        """As ``set``."""
+        self.set(name, value)
 
     def get(self, name: str) -> OptionValue:
         """The value of an option, or of ``type`` or ``last_endpoint``.
@@ -243,7 +245,7 @@ class Socket:
             raise self._error
 
     def stats(self) -> Snapshot:
-        """All counters, added up over the socket's endpoints. See ``docs/reference/counters.md``."""
+        """All counters, added up over the endpoints (``docs/reference/counters.md``)."""
         self._check()
         links = list(self._links.values())
         totals: Snapshot = {}
@@ -494,9 +496,7 @@ class Sub(Socket):
                 parts.extend(message)
         return parts
 
-    def recv_many_multipart(
-        self, count: int, *, timeout: float | None = None
-    ) -> list[list[bytes]]:
+    def recv_many_multipart(self, count: int, *, timeout: float | None = None) -> list[list[bytes]]:
         """1 to ``count`` messages, each as the list of its parts. Waits for the first only.
 
         Raises: as ``recv``.

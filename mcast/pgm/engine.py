@@ -1,4 +1,4 @@
-"""All PGM state behind one multicast endpoint: a local ``Source``, and a ``Receiver`` per remote one.
+"""All PGM state behind one multicast endpoint: a local ``Source``, a ``Receiver`` per remote one.
 
 Owns the table of peers and who gets which packet. Invariant: a datagram never raises; it is
 handled, or dropped and counted.
@@ -175,7 +175,7 @@ class PgmEngine:
         return transmits
 
     def take_events(self) -> list[EngineEvent]:
-        """Messages and events in stream order, one ``Messages`` per source where nothing parts it."""
+        """Messages and events in stream order, one ``Messages`` per source unless parted by loss."""
         for receiver in self._touched:
             receiver.flush()
             self._peers_due_ns = min(self._peers_due_ns, receiver.next_timeout_ns)
@@ -197,7 +197,7 @@ class PgmEngine:
         """All counters, and the repair time's percentiles in seconds, as a flat dict."""
         totals = Counter(self._retired)
         for receiver in self._peers.values():
-            totals.update(receiver.counts())  # type: ignore[arg-type]  # all of them are counts
+            totals.update(receiver.counts())
         snapshot: Snapshot = {**self.counters.snapshot(), **totals}
         snapshot["peers"] = sum(not receiver.is_over for receiver in self._peers.values())
         snapshot["repair_p50_s"] = self.repair_times.percentile_s(50)
@@ -265,14 +265,13 @@ class PgmEngine:
                 self.counters.nnaks_received += 1
             else:
                 source.handle_spmr(now_ns)
-        elif kind == NAK and not to_group:
+        elif kind == NAK and not to_group and self._relay_bucket.available_bytes(now_ns) > 0:
             # Several publishers of this host share address and port, and the system gave us a
             # NAK that is meant for another: pass it on to all of them, not beyond this host. What
             # came by the group is never passed on, so that it cannot go round.
-            if self._relay_bucket.available_bytes(now_ns) > 0:
-                self._relay_bucket.spend(now_ns, len(raw))
-                self._transmits.append(Transmit(GROUP, bytes(raw), len(raw), hops=0))
-                self.counters.naks_relayed += 1
+            self._relay_bucket.spend(now_ns, len(raw))
+            self._transmits.append(Transmit(GROUP, bytes(raw), len(raw), hops=0))
+            self.counters.naks_relayed += 1
 
     def _overhear(self, now_ns: int, tsi: bytes, packet: Packet) -> None:
         """Another receiver's request, sent to the group."""
@@ -344,7 +343,7 @@ class PgmEngine:
 
     def _forget(self, key: bytes) -> None:
         receiver = self._peers.pop(key)
-        self._retired.update(receiver.counts())  # type: ignore[arg-type]  # all of them are counts
+        self._retired.update(receiver.counts())
 
     # Shortcuts for the local source.
 

@@ -117,7 +117,8 @@ class GapList:
             tail.last = last  # the same discovery, seen packet by packet
             return
         self._insert(
-            len(self._gaps), Gap(first, last, GapState.BACK_OFF, now_ns + self._back_off_ns(), now_ns)
+            len(self._gaps),
+            Gap(first, last, GapState.BACK_OFF, now_ns + self._back_off_ns(), now_ns),
         )
 
     def fill(self, sqn: int) -> Gap | None:

@@ -157,7 +157,7 @@ class Fragment(NamedTuple):
 
 
 class Options(NamedTuple):
-    """A packet's options: those that an end system acts on, decoded, and all of them as they stand."""
+    """A packet's options: what an end system acts on, decoded, and all of them as they stand."""
 
     all: tuple[Option, ...] = ()
     fragment: Fragment | None = None

@@ -143,7 +143,7 @@ class Receiver:
         self._decoder.topic_filter = topic_filter
 
     def handle_run(self, now_ns: int, data: memoryview, start: int, segment_bytes: int) -> int:
-        """Take plain data packets of a run; where the first packet starts that needs a closer look."""
+        """Take plain data packets of a run; where the first starts that needs a closer look."""
         self._heard_ns = now_ns
         if self.is_over:
             return start
@@ -296,7 +296,7 @@ class Receiver:
         self._settle(now_ns)
 
     def _reach(self, now_ns: int, last_missing: int, evidence: int) -> bool:
-        """Numbers up to ``last_missing`` exist; False if that is not to be believed, or not kept."""
+        """Numbers up to ``last_missing`` exist; False if that is not believed, or not kept."""
         slots = self._slots
         if evidence - slots.lead > _JUMP_LIMIT:
             suspect = self._suspect_sqn
@@ -459,5 +459,3 @@ class Receiver:
         self._heard_ns = now_ns
         self.is_over = False
         self._events.append(PeerRestarted(self.name, first))
-
-

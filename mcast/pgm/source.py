@@ -114,7 +114,7 @@ class Source:
         self._closing = False
         self._spm_trail = options.initial_sqn
         self.asked_ns = 0
-        """When a NAK last asked for something; closing waits until it has been quiet for a while."""
+        """When a NAK last asked for something; closing waits for some quiet after it."""
 
     @property
     def max_stream_bytes(self) -> int:
@@ -162,7 +162,7 @@ class Source:
         self._schedule_heartbeat(now_ns)
 
     def send(self, now_ns: int, parts: Sequence[Buffer]) -> bool:
-        """Take one message; False if too much waits already. Raises ``ValueError`` as the kernel."""
+        """Take one message; False if too much waits already. Raises ValueError as the kernel."""
         slots = self._slots
         if slots.unsent_message_count >= self._hwm or not slots.append(parts):
             self._emit_data(now_ns)
@@ -191,7 +191,7 @@ class Source:
         self._emit_data(now_ns)
 
     def close(self, now_ns: int) -> None:
-        """Say that no more comes: OPT_FIN in three SPMs now and in every one after (section 9.7)."""
+        """Say that no more comes: OPT_FIN in three SPMs now and in all later ones (section 9.7)."""
         self._closing = True
         self._slots.seal()
         self._emit_data(now_ns)

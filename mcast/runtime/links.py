@@ -291,13 +291,13 @@ class MulticastLink:
                         engine.handle_datagrams(now_ns, address, data, segment_bytes, to_group)
                 self._drain()
 
-    def handle_writable(self, now_ns: int) -> None:
+    def handle_writable(self) -> None:
         """The system takes data again. Loop thread."""
         with self._lock:
             self._transmit()
         self.room.wake()
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self) -> None:
         """A bug in this link: end it, and let nobody wait for it. Loop thread."""
         self._stage = _Stage.CLOSED
         self._finish()
@@ -312,15 +312,17 @@ class MulticastLink:
                 self._stage = _Stage.FINISHING
                 asked_anything = source is not None and source.message_count > 0
                 self._finished_ns = now_ns + (_QUIET_NS if asked_anything else 0)
-            elif self._stage is _Stage.FINISHING and source is not None:
-                if source.message_count:
-                    self._finished_ns = max(self._finished_ns, source.asked_ns + _QUIET_NS)
+            elif self._stage is _Stage.FINISHING and source is not None and source.message_count:
+                self._finished_ns = max(self._finished_ns, source.asked_ns + _QUIET_NS)
             over = now_ns >= min(self._finished_ns, self._give_up_ns)
             if not over or self._stage is _Stage.CLOSED:
                 return
             if source is not None and source.has_unsent:
-                count = source.unsent_message_count
-                _log.warning("closed %s with %d messages unsent: linger ran out", self.endpoint, count)
+                _log.warning(
+                    "closed %s with %d messages unsent: its linger ran out",
+                    self.endpoint,
+                    source.unsent_message_count,
+                )
                 self._engine.close(now_ns)
                 self._transmit()
             self._stage = _Stage.CLOSED

@@ -44,10 +44,10 @@ class Link(Protocol):
     def handle_readable(self, now_ns: int, fd: int, reader: UdpReader) -> None:
         """Read what has arrived at ``fd``."""
 
-    def handle_writable(self, now_ns: int) -> None:
+    def handle_writable(self) -> None:
         """Go on sending."""
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self) -> None:
         """A bug: this link is over, the others live on."""
 
 
@@ -180,7 +180,7 @@ class Loop:
         if link is None:
             return
         if mask & select.EPOLLOUT:
-            self._guard(link, partial(link.handle_writable, now_ns))
+            self._guard(link, link.handle_writable)
         if mask & ~select.EPOLLOUT:
             self._guard(link, partial(link.handle_readable, now_ns, fd, self._reader))
 
@@ -188,7 +188,7 @@ class Loop:
         """A bug in one link ends that link, not the loop."""
         try:
             method()
-        except Exception as error:
+        except Exception:
             _log.exception("an endpoint failed; the others go on")
             self.remove(link)
-            link.fail(error)
+            link.fail()

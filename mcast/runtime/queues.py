@@ -76,7 +76,7 @@ class Waiters:
         return True
 
     def fileno(self, is_ready: Callable[[], bool]) -> int:
-        """A descriptor that polls readable while ``is_ready()`` may be true; made at the first call."""
+        """A descriptor that polls readable while ``is_ready()`` may hold; made at first use."""
         with self._mutex:
             if self._fd < 0:
                 self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
