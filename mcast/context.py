@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Iterable
 from threading import Lock
-from time import monotonic
 from types import TracebackType
 from typing import Literal, overload
 from weakref import WeakSet
@@ -19,6 +18,7 @@ from weakref import WeakSet
 from mcast import kernel
 from mcast.errors import ClosedError, ForkedError, OptionError
 from mcast.options import OptionValue, SocketOptions
+from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
 from mcast.sockets import PUB, SUB, Pub, Socket, SocketType, Sub
 
@@ -139,9 +139,9 @@ class Context:
 def _wait_for(sockets: Iterable[Socket]) -> None:
     """Until all have finished; each knows its own linger, half a second on top is for the loop."""
     for socket in sockets:
-        deadline = monotonic() + socket.linger + 0.5
+        deadline = Deadline(socket.linger + 0.5)
         for link in socket.links:
-            link.closed.wait(max(0.0, deadline - monotonic()))
+            link.closed.wait(deadline.left)
 
 
 def _after_fork_in_child() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import select
-from time import monotonic
 
+from mcast.runtime.deadline import Deadline
 from mcast.sockets import POLLIN, POLLOUT, Socket
 
 __all__ = ["Poller"]
@@ -36,7 +36,7 @@ class Poller:
 
         Raises: ClosedError if a watched socket was closed.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         watched = select.poll()
         for socket, flags in self._flags.items():
             if isinstance(socket, Socket):
@@ -47,15 +47,15 @@ class Poller:
                 )
                 watched.register(socket, mask)
         while True:
-            left_ms = None if deadline is None else max(0.0, deadline - monotonic()) * 1e3
             ready = self._ready_sockets()
-            system = dict(watched.poll(0 if ready else left_ms))
+            left = 0.0 if ready else deadline.left
+            system = dict(watched.poll(None if left is None else left * 1e3))
             ready = ready or self._ready_sockets()
             for socket in self._flags:
                 if isinstance(socket, int) and (mask := system.get(socket, 0)):
                     readable = POLLIN if mask & ~select.POLLOUT else 0
                     ready.append((socket, readable | (POLLOUT if mask & select.POLLOUT else 0)))
-            if ready or (deadline is not None and monotonic() >= deadline):
+            if ready or deadline.has_passed:
                 return ready
 
     def _ready_sockets(self) -> list[tuple[Socket | int, int]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from threading import Lock
-from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
@@ -26,6 +25,7 @@ from mcast.errors import (
 from mcast.events import Event
 from mcast.kernel import Buffer, TopicFilter
 from mcast.options import OptionValue, SocketOptions
+from mcast.runtime.deadline import Deadline
 from mcast.runtime.links import MulticastLink
 from mcast.runtime.loop import Loop
 from mcast.runtime.queues import ReceiveQueue, Waiters
@@ -167,15 +167,14 @@ class Socket:
 
     def poll(self, timeout: float | None = None, flags: int = POLLIN) -> int:
         """Which of ``flags`` hold, waiting up to ``timeout`` seconds for one; 0 if none does."""
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         self._check()
         wanted = flags & self._pollable
         if not wanted:
             return 0
         if self._events_now() & wanted:
             return self._events_now() & wanted
-        left = None if deadline is None else max(0.0, deadline - monotonic())
-        self._waiters.wait(self._is_ready, left)
+        self._waiters.wait(self._is_ready, deadline.left)
         self._check()
         return self._events_now() & wanted
 
@@ -334,11 +333,10 @@ class Pub(Socket):
         self._check_size(longest, longest + _FRAME_HEAD_BYTES, links)
         if len(links) == 1:
             return links[0].send_many(batch, timeout)
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         for index, message in enumerate(batch):
             try:
-                left = None if deadline is None else max(0.0, deadline - monotonic())
-                self._send([message], left)
+                self._send([message], deadline.left)
             except Again:
                 return index
         return len(batch)
@@ -353,10 +351,9 @@ class Pub(Socket):
             return
         # All or none: wait until every endpoint has room. One that another thread then fills up
         # is waited for, since the others have it by now.
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         for link in links:
-            left = None if deadline is None else max(0.0, deadline - monotonic())
-            if not link.room.wait(link.has_room, left):
+            if not link.room.wait(link.has_room, deadline.left):
                 raise Again(f"the queue of {link.endpoint} is full; it drains at its rate")
         for link in links:
             link.send(parts, None)

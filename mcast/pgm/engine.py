@@ -175,7 +175,7 @@ class PgmEngine:
         return transmits
 
     def take_events(self) -> list[EngineEvent]:
-        """Messages and events in stream order, one ``Messages`` per source unless parted by loss."""
+        """Messages and events in stream order, one ``Messages`` a source unless parted by loss."""
         for receiver in self._touched:
             receiver.flush()
             self._peers_due_ns = min(self._peers_due_ns, receiver.next_timeout_ns)

@@ -21,7 +21,7 @@ from enum import Enum, auto
 from random import Random
 from threading import Event as Flag
 from threading import Lock
-from time import monotonic, monotonic_ns
+from time import monotonic_ns
 from typing import Final
 
 from mcast.endpoint import MulticastEndpoint
@@ -33,6 +33,7 @@ from mcast.net.udp import packed_address, packed_sockaddr
 from mcast.options import DEFAULT_MAXTPDU_BYTES, SocketOptions
 from mcast.pgm import PgmEngine, Transmit
 from mcast.pgm.events import GROUP
+from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
 from mcast.runtime.queues import ReceiveQueue, Waiters
 from mcast.stats import Snapshot
@@ -233,9 +234,9 @@ class MulticastLink:
         return reached
 
     def _wait_for_room(self, attempt: Callable[[], bool], timeout: float | None) -> None:
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         while True:
-            left = None if deadline is None else max(0.0, deadline - monotonic())
+            left = deadline.left
             if left == 0 or not self.room.wait(self.has_room, left):
                 raise Again("the publisher's queue is full; it drains at its rate")
             if attempt():

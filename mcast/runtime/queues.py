@@ -15,13 +15,13 @@ import os
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
-from time import monotonic
 
 from mcast.errors import Again, LossError
 from mcast.events import Event, LossReason, Lost
 from mcast.kernel import Message
 from mcast.pgm import Messages
 from mcast.pgm.events import EngineEvent
+from mcast.runtime.deadline import Deadline
 
 __all__ = ["EVENT_LIMIT", "ReceiveQueue", "Waiters"]
 
@@ -60,7 +60,7 @@ class Waiters:
 
     def wait(self, is_ready: Callable[[], bool], timeout: float | None) -> bool:
         """Block until ``is_ready()``; False if ``timeout`` seconds run out first."""
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         while not is_ready():
             signal = Lock()
             signal.acquire()
@@ -68,8 +68,8 @@ class Waiters:
             try:
                 if is_ready():
                     return True
-                left = -1.0 if deadline is None else deadline - monotonic()
-                if (deadline is not None and left <= 0) or not signal.acquire(timeout=left):
+                left = deadline.left
+                if left == 0 or not signal.acquire(timeout=-1 if left is None else left):
                     return is_ready()
             finally:
                 self.discard(signal.release)
