@@ -18,8 +18,10 @@ import os
 
 cimport cython
 from cpython.buffer cimport (
+    PyBUF_FORMAT,
+    PyBUF_ND,
     PyBUF_SIMPLE,
-    PyBuffer_FillInfo,
+    PyBUF_STRIDES,
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
@@ -469,6 +471,28 @@ cdef class FrameDecoder:
         self._reset()
 
 
+cdef inline void _fill_buffer(
+    Py_buffer *buffer, uint8_t *data, Py_ssize_t size, int flags
+) noexcept:
+    """All but the owner; PyBuffer_FillInfo would leak the None that Cython puts there first."""
+    buffer.buf = data
+    buffer.len = size
+    buffer.itemsize = 1
+    buffer.readonly = 0
+    buffer.ndim = 1
+    buffer.format = NULL
+    buffer.shape = NULL
+    buffer.strides = NULL
+    buffer.suboffsets = NULL
+    buffer.internal = NULL
+    if flags & PyBUF_FORMAT:
+        buffer.format = <char *>b"B"
+    if flags & PyBUF_ND:
+        buffer.shape = &buffer.len
+    if (flags & PyBUF_STRIDES) == PyBUF_STRIDES:
+        buffer.strides = &buffer.itemsize
+
+
 @cython.final
 cdef class _Block:
     """Zeroed memory that lives as long as anyone looks at it; pages are touched on first use."""
@@ -486,7 +510,8 @@ cdef class _Block:
         PyMem_RawFree(self.data)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.data, self.size, 0, flags)
+        buffer.obj = self
+        _fill_buffer(buffer, self.data, self.size, flags)
 
 
 @cython.final
@@ -993,7 +1018,8 @@ cdef class _Slab:
     cdef Py_ssize_t size
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.data, self.size, 0, flags)
+        buffer.obj = self
+        _fill_buffer(buffer, self.data, self.size, flags)
 
 
 @cython.final
