@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from enum import Enum, auto
+from enum import IntEnum
 from typing import Final
 
 from mcast.kernel import Buffer, TransmitSlots
@@ -51,18 +51,20 @@ def tsdu_bytes(maxtpdu_bytes: int, nla: bytes) -> int:
     return maxtpdu_bytes - (20 if len(nla) == 4 else 40) - 8 - _DATA_HEADER_BYTES - 20
 
 
-class _Timer(Enum):
-    AMBIENT = auto()
+class _Timer(IntEnum):
+    """Indices of ``Source._due``."""
+
+    AMBIENT = 0
     """The regular SPM, data or no data (section 5.1.4)."""
-    HEARTBEAT = auto()
+    HEARTBEAT = 1
     """The next SPM of the series that follows the last data (section 5.1.5)."""
-    COALESCE = auto()
+    COALESCE = 2
     """The open packet has waited long enough."""
-    PACE = auto()
+    PACE = 3
     """The rate allows the next run of data."""
-    REPAIR = auto()
+    REPAIR = 4
     """The repairs' share allows the next one."""
-    ADVANCE = auto()
+    ADVANCE = 5
     """The oldest packets have been kept for ``recovery_ivl``."""
 
 
@@ -110,7 +112,7 @@ class Source:
         self._heartbeat = 0
         self._data_sent_ns = -self._coalesce_ns
         self._denied_ns = self._spmr_answered_ns = -_DENIAL_IVL_NS
-        self._due: dict[_Timer, int] = dict.fromkeys(_Timer, _NEVER)
+        self._due = [_NEVER] * len(_Timer)
         self._closing = False
         self._spm_trail = options.initial_sqn
         self.asked_ns = 0
@@ -124,7 +126,7 @@ class Source:
     @property
     def next_timeout_ns(self) -> int:
         """When ``handle_timeout`` has something to do."""
-        return min(self._due.values())
+        return min(self._due)
 
     @property
     def window(self) -> tuple[int, int]:
