@@ -23,7 +23,7 @@ from mcast.errors import (
     PatternError,
 )
 from mcast.events import Event
-from mcast.kernel import Buffer, TopicFilter
+from mcast.kernel import Buffer, Message, TopicFilter
 from mcast.options import OptionValue, SocketOptions
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.links import MulticastLink
@@ -414,10 +414,15 @@ class Sub(Socket):
 
     def __init__(self, loop: Loop, options: SocketOptions) -> None:
         super().__init__(loop, options)
-        self._queue = ReceiveQueue(options.rcvhwm, raise_on_loss=options.on_loss == "raise")
+        self._queue = ReceiveQueue(
+            options.rcvhwm, raise_on_loss=options.on_loss == "raise", recv=self._recv
+        )
+        # One call of compiled code where a message waits; else it calls ``_recv``.
+        self.recv = self._queue.inbox.recv  # type: ignore[method-assign]
         self._topics: dict[bytes, int] = {}
         self._filter = TopicFilter()
         self._rest: list[bytes] = []
+        self._has_fd = False
 
     # Subscriptions.
 
@@ -457,13 +462,19 @@ class Sub(Socket):
 
         Raises: Again, LossError with ``on_loss="raise"``, ClosedError.
         """
+        return self._recv(flags, timeout=timeout)
+
+    def _recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
         self._check()
         if self._rest:
-            return self._rest.pop()
+            part = self._rest.pop()
+            self._hold()
+            return part
         message = self._get(0 if flags & DONTWAIT else timeout)
         if isinstance(message, bytes):
             return message
         self._rest = [*reversed(message[1:])]
+        self._hold()
         return message[0]
 
     def recv_multipart(self, flags: int = 0, *, timeout: float | None = None) -> list[bytes]:
@@ -473,8 +484,7 @@ class Sub(Socket):
         """
         self._check()
         if self._rest:
-            rest, self._rest = self._rest, []
-            return rest[::-1]
+            return self._take_rest()
         message = self._get(0 if flags & DONTWAIT else timeout)
         return [message] if isinstance(message, bytes) else list(message)
 
@@ -524,20 +534,24 @@ class Sub(Socket):
             ):
                 return
 
-    def _get(self, timeout: float | None) -> bytes | tuple[bytes, ...]:
-        try:
-            return self._queue.get(timeout)
-        except Again:
-            self._check()
-            raise
+    def _take_rest(self) -> list[bytes]:
+        rest, self._rest = self._rest, []
+        self._hold()
+        return rest[::-1]
 
-    def _get_many(self, count: int, timeout: float | None) -> list[bytes | tuple[bytes, ...]]:
+    def _hold(self) -> None:
+        """The short way is closed while parts are left over, or a descriptor has to be kept right."""
+        self._queue.inbox.hold = bool(self._rest) or self._has_fd
+
+    def _get(self, timeout: float | None) -> Message:
+        return self._get_many(1, timeout)[0]
+
+    def _get_many(self, count: int, timeout: float | None) -> list[Message]:
         self._check()
         if count < 1:
             raise OptionError(f"count is 1 or more, not {count}")
         if self._rest:
-            rest, self._rest = self._rest, []
-            return [tuple(rest[::-1])]
+            return [tuple(self._take_rest())]
         try:
             return self._queue.get_many(count, timeout)
         except Again:
@@ -562,6 +576,12 @@ class Sub(Socket):
             topic_filter=self._filter,
         )
 
+    def fileno(self) -> int:
+        """As ``Socket.fileno``: readable while messages wait."""
+        self._has_fd = True
+        self._hold()
+        return super().fileno()
+
     @property
     def _waiters(self) -> Waiters:
         return self._queue.waiters
@@ -574,7 +594,7 @@ class Sub(Socket):
 
     def _abandon(self) -> None:
         super()._abandon()
-        self._queue.is_closed = True
+        self._queue.is_closed = self._queue.inbox.hold = True
         self._queue.waiters.abandon()
         self._queue.event_waiters.abandon()
 

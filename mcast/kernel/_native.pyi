@@ -1,7 +1,9 @@
 from mcast.kernel.reference import Buffer as Buffer
 from mcast.kernel.reference import FrameDecoder as FrameDecoder
+from mcast.kernel.reference import Inbox as Inbox
 from mcast.kernel.reference import Message as Message
 from mcast.kernel.reference import ReceiveSlots as ReceiveSlots
+from mcast.kernel.reference import SendGate as SendGate
 from mcast.kernel.reference import TopicFilter as TopicFilter
 from mcast.kernel.reference import TransmitSlots as TransmitSlots
 from mcast.kernel.reference import UdpReader as UdpReader

@@ -15,6 +15,7 @@ Invariants:
 from __future__ import annotations
 
 import os
+from collections import deque
 
 cimport cython
 from cpython.buffer cimport (
@@ -31,10 +32,16 @@ from cpython.bytes cimport (
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
-from cpython.list cimport PyList_CheckExact, PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.list cimport (
+    PyList_CheckExact,
+    PyList_GET_ITEM,
+    PyList_GET_SIZE,
+    PyList_GetSlice,
+    PyList_SET_ITEM,
+)
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.memoryview cimport PyMemoryView_FromObject
-from cpython.ref cimport Py_XDECREF, PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.errno cimport (
     EAGAIN,
@@ -48,6 +55,7 @@ from libc.errno cimport (
 )
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 
 cdef extern from "Python.h":
@@ -137,8 +145,10 @@ cdef extern from *:
 __all__ = [
     "Buffer",
     "FrameDecoder",
+    "Inbox",
     "Message",
     "ReceiveSlots",
+    "SendGate",
     "TopicFilter",
     "TransmitSlots",
     "UdpReader",
@@ -794,6 +804,55 @@ cdef class TransmitSlots:
         return self._view[first * self._slot_bytes:last * self._slot_bytes + self._lengths[last]]
 
 
+cdef object ZERO = 0  # small integers are one object each
+
+
+@cython.final
+cdef class SendGate:
+    """As ``reference.SendGate``, with the short way: no lock, and one look at the clock.
+
+    Reading the clock here is the exception to the rule that the runtime alone does: a message
+    that comes after the flush was due must not wait for the loop thread, which may have to wait
+    for the interpreter lock.
+    """
+
+    cdef TransmitSlots _slots
+    cdef object _slow
+    cdef long long _max_message_bytes
+    cdef long long _run_packet_count
+    cdef long long _message_limit
+    cdef public long long armed_until_ns
+
+    def __cinit__(
+        self, TransmitSlots slots not None, long long max_message_bytes,
+        long long run_packet_count, long long message_limit, slow
+    ):
+        self._slots = slots
+        self._max_message_bytes = max_message_bytes
+        self._run_packet_count = run_packet_count
+        self._message_limit = message_limit
+        self._slow = slow
+
+    def send(self, data, flags=0, *, timeout=None):
+        """As ``reference.SendGate.send``."""
+        cdef TransmitSlots slots = self._slots
+        cdef timespec now
+        if (
+            self.armed_until_ns != 0
+            and flags is ZERO
+            and PyBytes_CheckExact(data)
+            and PyBytes_GET_SIZE(data) <= self._max_message_bytes
+            and slots.next - slots.unsent < self._run_packet_count
+            and slots.message_count - slots._unsent_message_base < self._message_limit
+        ):
+            clock_gettime(CLOCK_MONOTONIC, &now)
+            if now.tv_sec * 1_000_000_000LL + now.tv_nsec < self.armed_until_ns:
+                if slots._append_bytes(data):
+                    return
+        self._slow(data, flags, timeout=timeout)
+
+
+
 @cython.final
 cdef class ReceiveSlots:
     """As ``reference.ReceiveSlots``."""
@@ -1286,3 +1345,101 @@ cdef inline bint _is_gso_refused(int code) noexcept:
 
 cdef int _raise(int code) except -1:
     raise OSError(code, os.strerror(code))
+
+
+@cython.final
+cdef class Inbox:
+    """As ``reference.Inbox``. Keeps the lists as they come; an exception is a list of its own."""
+
+    cdef object _chunks  # deque of non-empty lists behind _head
+    cdef list _head
+    cdef Py_ssize_t _at  # items of _head that are gone; their places hold None
+    cdef Py_ssize_t _count
+    cdef object _slow
+    cdef public bint hold
+
+    def __cinit__(self, slow):
+        self._chunks = deque()
+        self._head = []
+        self._slow = slow
+
+    def __len__(self):
+        return self._count
+
+    def put(self, list messages not None):
+        """As ``reference.Inbox.put``."""
+        if PyList_GET_SIZE(messages):
+            self._chunks.append(messages)
+            self._count += PyList_GET_SIZE(messages)
+
+    def put_error(self, error not None, replace_last=False):
+        """As ``reference.Inbox.put_error``."""
+        cdef list last
+        if replace_last and self._count:
+            last = self._chunks[len(self._chunks) - 1] if self._chunks else self._head
+            if isinstance(last[PyList_GET_SIZE(last) - 1], Exception):
+                last[PyList_GET_SIZE(last) - 1] = error
+                return
+        self._chunks.append([error])
+        self._count += 1
+
+    def get_many(self, Py_ssize_t limit):
+        """As ``reference.Inbox.get_many``."""
+        cdef list taken = []
+        cdef Py_ssize_t size, wanted
+        cdef object first
+        while self._count and PyList_GET_SIZE(taken) < limit:
+            self._step()
+            first = <object>PyList_GET_ITEM(self._head, self._at)
+            if isinstance(first, Exception):
+                if PyList_GET_SIZE(taken):
+                    break
+                self._at += 1
+                self._count -= 1
+                raise first
+            size = PyList_GET_SIZE(self._head) - self._at
+            wanted = limit - PyList_GET_SIZE(taken)
+            if size <= wanted and self._at == 0:
+                if PyList_GET_SIZE(taken):
+                    taken.extend(self._head)
+                else:
+                    taken = self._head
+                self._head = []
+                wanted = size
+            else:
+                wanted = min(size, wanted)
+                taken.extend(PyList_GetSlice(self._head, self._at, self._at + wanted))
+                self._at += wanted
+            self._count -= wanted
+        return taken
+
+    def clear(self):
+        """As ``reference.Inbox.clear``."""
+        self._chunks.clear()
+        self._head = []
+        self._at = 0
+        self._count = 0
+
+    def recv(self, flags=0, *, timeout=None):
+        """As ``reference.Inbox.recv``."""
+        cdef PyObject *item
+        cdef object message
+        if self._count and not self.hold:
+            self._step()
+            item = <PyObject *>PyList_GET_ITEM(self._head, self._at)
+            if PyBytes_CheckExact(<object>item):
+                message = <object>item
+                Py_INCREF(None)
+                PyList_SET_ITEM(self._head, self._at, None)  # takes the reference just made
+                Py_DECREF(message)  # the list's
+                self._at += 1
+                self._count -= 1
+                return message
+        return self._slow(flags, timeout=timeout)
+
+    cdef inline int _step(self) except -1:
+        """Make ``_head[_at]`` the next item; there must be one."""
+        if self._at >= PyList_GET_SIZE(self._head):
+            self._head = self._chunks.popleft()
+            self._at = 0
+        return 0

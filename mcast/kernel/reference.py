@@ -18,15 +18,19 @@ run on both, and a property test compares them call by call.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from threading import Lock
 
 from mcast.kernel.reference_io import UdpReader, UdpWriter
 
 __all__ = [
     "Buffer",
     "FrameDecoder",
+    "Inbox",
     "Message",
     "ReceiveSlots",
+    "SendGate",
     "TopicFilter",
     "TransmitSlots",
     "UdpReader",
@@ -641,3 +645,101 @@ class ReceiveSlots:
         self.packet_count += 1
         self.repair_count += packet[4] == _RDATA
         self.payload_bytes += int.from_bytes(packet[14:16], "big")
+
+
+class SendGate:
+    """The short way of ``send``: straight into the open packet while a flush is already due.
+
+    The owner of the window arms the gate until a moment at which it will seal and send whatever
+    the open packet holds by then; while armed, a message can be appended and left to that. The
+    compiled gate does so for plain ``bytes`` without a lock, since nothing else runs in between.
+    Python code may be interrupted at any point, so this one always takes the long way: ``slow``,
+    called with the same arguments. What is sent is the same.
+    """
+
+    __slots__ = ("_slow", "armed_until_ns")
+
+    def __init__(
+        self,
+        slots: TransmitSlots,
+        max_message_bytes: int,
+        run_packet_count: int,
+        message_limit: int,
+        slow: Callable[..., None],
+    ) -> None:
+        """Beyond any of the limits (size, packets of a full run, unsent messages): ``slow``."""
+        self._slow = slow
+        self.armed_until_ns = 0
+        """Monotonic nanoseconds; 0 while disarmed. Written by the owner under its lock."""
+
+    def send(self, data: Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
+        """Publish one message of one part; see ``mcast.Pub.send``."""
+        self._slow(data, flags, timeout=timeout)
+
+
+class Inbox:
+    """Messages from the loop thread to the application, in the lists in which they came.
+
+    Any thread may call any method; each is one step as seen from the others. Items are messages,
+    and, where ``put_error`` says so, exceptions to be raised in their place.
+    """
+
+    __slots__ = ("_items", "_mutex", "_slow", "hold")
+
+    def __init__(self, slow: Callable[..., bytes]) -> None:
+        self._items: deque[Message | Exception] = deque()
+        self._mutex = Lock()  # the compiled inbox needs none: nothing interrupts it
+        self._slow = slow
+        self.hold = False
+        """While true ``recv`` always takes the long way."""
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, messages: list[Message]) -> None:
+        """Add messages; the list belongs to the inbox from now on."""
+        with self._mutex:
+            self._items.extend(messages)
+
+    def put_error(self, error: Exception, replace_last: bool = False) -> None:
+        """Add an exception to be raised in its turn, in the place of the last item if that is one
+        already and ``replace_last`` says so."""
+        with self._mutex:
+            if replace_last and self._items and isinstance(self._items[-1], Exception):
+                self._items.pop()
+            self._items.append(error)
+
+    def get_many(self, limit: int) -> list[Message]:
+        """Up to ``limit`` messages, as far as no exception comes between; raises it if it is first.
+
+        An empty list means that there is none.
+        """
+        taken: list[Message] = []
+        with self._mutex:
+            while self._items and len(taken) < limit:
+                item = self._items[0]
+                if isinstance(item, Exception):
+                    if taken:
+                        break
+                    self._items.popleft()
+                    raise item
+                self._items.popleft()
+                taken.append(item)
+        return taken
+
+    def clear(self) -> None:
+        """Throw away what waits."""
+        with self._mutex:
+            self._items.clear()
+
+    def recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
+        """The next message if it is there, has one part and ``hold`` is off, else ``slow``.
+
+        ``slow`` is called with the same arguments; see ``mcast.Sub.recv``.
+        """
+        if not self.hold:
+            with self._mutex:
+                if self._items and isinstance(head := self._items[0], bytes):
+                    self._items.popleft()
+                    return head
+        return self._slow(flags, timeout=timeout)

@@ -4,9 +4,9 @@ One ``ReceiveQueue`` for each SUB socket. Written by the loop thread; read by an
 what is put in is handed out once, in order, or, when the queue is full, counted in a ``Lost``
 event with the number of messages refused.
 
-A deque's ``append`` and ``popleft`` are atomic, so messages cross without a lock; the mutex guards
-only the list of those who wait. Whoever waits registers first and looks again, and whoever puts
-looks for waiters last, so that no wake-up is missed.
+Messages cross in the kernel's ``Inbox``, which compiled needs no lock; the mutex here guards only
+the list of those who wait. Whoever waits registers first and looks again, and whoever puts looks
+for waiters last, so that no wake-up is missed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from threading import Lock
 
 from mcast.errors import Again, LossError
 from mcast.events import Event, LossReason, Lost
-from mcast.kernel import Message
+from mcast.kernel import Inbox, Message
 from mcast.pgm import Messages
 from mcast.pgm.events import EngineEvent
 from mcast.runtime.deadline import Deadline
@@ -113,10 +113,12 @@ class Waiters:
 class ReceiveQueue:
     """Messages and events of one SUB socket on their way to the application."""
 
-    def __init__(self, hwm: int, *, raise_on_loss: bool) -> None:
+    def __init__(self, hwm: int, *, raise_on_loss: bool, recv: Callable[..., bytes]) -> None:
+        """``recv`` is what the inbox's own ``recv`` falls back to."""
         self._hwm = hwm
         self._raise_on_loss = raise_on_loss
-        self._items: deque[Message | LossError] = deque()
+        self.inbox = Inbox(recv)
+        """The messages; whoever reads it directly gets what ``get`` would give."""
         self._events: deque[Event] = deque()
         self.waiters = Waiters()
         """Whoever waits for messages."""
@@ -129,7 +131,7 @@ class ReceiveQueue:
         self.is_closed = False
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.inbox)
 
     # The loop thread's side.
 
@@ -146,33 +148,31 @@ class ReceiveQueue:
 
     def _put_messages(self, batch: Messages) -> None:
         messages = batch.messages
-        room = self._hwm - len(self._items)
+        room = self._hwm - len(self.inbox)
         if len(messages) <= room:
-            self._items.extend(messages)
+            self.inbox.put(messages)
             return
         room = max(0, room)
-        self._items.extend(messages[:room])
+        self.inbox.put(messages[:room])
         refused = len(messages) - room
         self.refused_count += refused
         self._put_loss(Lost(batch.tsi, batch.first, batch.last, refused, LossReason.APP_HWM))
 
     def _put_loss(self, lost: Lost) -> None:
         last = self._events[-1] if self._events else None
-        if (
+        # An overrun goes on batch after batch; it is one loss until somebody looks.
+        goes_on = (
             isinstance(last, Lost)
             and last.reason is LossReason.APP_HWM is lost.reason
             and last.tsi == lost.tsi
-        ):
-            # An overrun goes on batch after batch; it is one loss until somebody looks.
+        )
+        if goes_on and isinstance(last, Lost):
             self._events.pop()
             lost = Lost(lost.tsi, last.first, lost.last, last.count + lost.count, lost.reason)
-            if self._items and isinstance(self._items[-1], LossError):
-                self._items.pop()
         self._put_event(lost)
         if self._raise_on_loss:
-            self._items.append(
-                LossError(lost.tsi, lost.first, lost.last, lost.count, lost.reason.value)
-            )
+            error = LossError(lost.tsi, lost.first, lost.last, lost.count, lost.reason.value)
+            self.inbox.put_error(error, goes_on)
 
     def _put_event(self, event: Event) -> None:
         if len(self._events) >= EVENT_LIMIT:
@@ -183,49 +183,24 @@ class ReceiveQueue:
 
     # The application's side.
 
-    def get(self, timeout: float | None) -> Message:
-        """The next message. Raises ``Again`` when ``timeout`` seconds run out, ``LossError``."""
-        try:
-            item = self._items.popleft()
-        except IndexError:
-            item = self._get_later(timeout)
-        if isinstance(item, LossError):
-            raise item
-        return item
-
     def get_many(self, limit: int, timeout: float | None) -> list[Message]:
         """One to ``limit`` messages, without waiting for more than the first.
 
-        Raises ``Again`` when ``timeout`` seconds run out, ``LossError`` when a loss comes first.
+        Raises ``Again`` when ``timeout`` seconds run out or the queue is closed, ``LossError``
+        when a loss comes first.
         """
-        items = self._items
-        taken = [self.get(timeout)]
-        # Only readers take, so what is there now stays there; other readers may be faster.
-        for _ in range(min(limit - 1, len(items))):
-            try:
-                item = items.popleft()
-            except IndexError:
-                break
-            if isinstance(item, LossError):
-                items.appendleft(item)
-                break
-            taken.append(item)
-        return taken
-
-    def _get_later(self, timeout: float | None) -> Message | LossError:
-        while True:
+        deadline = Deadline(timeout)
+        while not (taken := self.inbox.get_many(limit)):
             self.waiters.clear(self.is_ready)
-            if timeout != 0 and not self.waiters.wait(self.is_ready, timeout):
+            if self.is_closed or not self.waiters.wait(self.is_ready, deadline.left):
                 raise Again(f"no message within {timeout} s")
-            try:
-                return self._items.popleft()
-            except IndexError:
-                if timeout == 0 or self.is_closed:
-                    raise Again("no message waits") from None
+        if not len(self.inbox):
+            self.waiters.clear(self.is_ready)
+        return taken
 
     def is_ready(self) -> bool:
         """True if ``get`` would not block."""
-        return bool(self._items) or self.is_closed
+        return len(self.inbox) > 0 or self.is_closed
 
     def take_event(self) -> Event | None:
         """The oldest event that was not taken, or None."""
@@ -239,7 +214,8 @@ class ReceiveQueue:
         return bool(self._events) or self.is_closed
 
     def close(self) -> None:
-        """Wake everybody; nothing more comes."""
+        """Wake everybody; nothing more comes, and what waits is thrown away."""
         self.is_closed = True
+        self.inbox.clear()
         self.waiters.close()
         self.event_waiters.close()
