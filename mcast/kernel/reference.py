@@ -668,6 +668,7 @@ class SendGate:
         slow: Callable[..., None],
     ) -> None:
         """Beyond any of the limits (size, packets of a full run, unsent messages): ``slow``."""
+        del slots, max_message_bytes, run_packet_count, message_limit  # only the short way asks
         self._slow = slow
         self.armed_until_ns = 0
         """Monotonic nanoseconds; 0 while disarmed. Written by the owner under its lock."""

@@ -12,11 +12,11 @@ in runs that one system call carries.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Final
 
-from mcast.kernel import Buffer, TransmitSlots
+from mcast.kernel import Buffer, SendGate, TransmitSlots
 from mcast.options import DEFAULT_MAXTPDU_BYTES, SocketOptions, Timers
 from mcast.pgm.events import GROUP, Transmit
 from mcast.pgm.packet import NAK_LIST_LIMIT, Nak, Packet, build_ncf, build_spm
@@ -43,6 +43,7 @@ _DENIAL_IVL_NS: Final = 100_000_000
 """A NAK for what is not in the window is answered by an SPM, ten times a second at most."""
 _SPMR_ANSWER_IVL_NS: Final = 10_000_000
 """SPMRs are answered a hundred times a second at most."""
+_FRAME_HEAD_BYTES: Final = 10
 _NEVER: Final = 1 << 62
 
 
@@ -114,6 +115,7 @@ class Source:
         self._denied_ns = self._spmr_answered_ns = -_DENIAL_IVL_NS
         self._due = [_NEVER] * len(_Timer)
         self._closing = False
+        self._gate: SendGate | None = None
         self._spm_trail = options.initial_sqn
         self.asked_ns = 0
         """When a NAK last asked for something; closing waits for some quiet after it."""
@@ -155,6 +157,23 @@ class Source:
 
     # Commands.
 
+    def open_gate(self, max_message_bytes: int, slow: Callable[..., None]) -> SendGate:
+        """A short way for plain messages while a flush is due anyway; else it calls ``slow``."""
+        self._gate = SendGate(
+            self._slots,
+            min(max_message_bytes, self._slots.max_stream_bytes - _FRAME_HEAD_BYTES),
+            self._run_packets,
+            self._hwm,
+            slow,
+        )
+        return self._gate
+
+    def close_gate(self) -> None:
+        """From now on everything goes the long way. Safe from any thread, without a lock."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.armed_until_ns = 0
+
     def start(self, now_ns: int) -> None:
         """Announce the source: three SPMs back to back, as libzmq, so that one may be lost."""
         for _ in range(_START_SPMS):
@@ -189,14 +208,17 @@ class Source:
 
     def flush(self, now_ns: int) -> None:
         """Let go of the open packet as soon as the rate allows."""
-        self._slots.seal()
+        if self._gate is not None:
+            self._gate.armed_until_ns = 0
+        if self._bucket.available_bytes(now_ns) > 0:
+            self._slots.seal()
         self._emit_data(now_ns)
 
     def close(self, now_ns: int) -> None:
         """Say that no more comes: OPT_FIN in three SPMs now and in all later ones (section 9.7)."""
         self._closing = True
-        self._slots.seal()
-        self._emit_data(now_ns)
+        self.close_gate()
+        self.flush(now_ns)
         for _ in range(_FINAL_SPMS):
             self._send_spm()
         self._heartbeat = 0
@@ -254,8 +276,7 @@ class Source:
         if now_ns >= due[_Timer.REPAIR]:
             self._emit_repairs(now_ns)
         if now_ns >= due[_Timer.COALESCE]:
-            self._slots.seal()
-            self._emit_data(now_ns)
+            self.flush(now_ns)
         if now_ns >= due[_Timer.PACE]:
             self._emit_data(now_ns)
 
@@ -266,16 +287,30 @@ class Source:
         if slots.next - slots.unsent >= self._run_packets:
             self._emit_data(now_ns)
         elif now_ns - self._data_sent_ns >= self._coalesce_ns:
-            slots.seal()
-            self._emit_data(now_ns)
-        if slots.next > slots.unsent or slots.open_bytes:
-            due = self._data_sent_ns + self._coalesce_ns
-            self._due[_Timer.COALESCE] = min(self._due[_Timer.COALESCE], due)
+            self.flush(now_ns)
+        else:
+            self._await_company()
+
+    def _await_company(self) -> None:
+        """See to it that the open packet leaves in time; until then more may be added to it."""
+        if not self._slots.open_bytes:
+            self._due[_Timer.COALESCE] = _NEVER
+            return
+        # While the rate holds it up it may as well fill.
+        due_ns = max(
+            self._data_sent_ns + self._coalesce_ns,
+            self._bucket.ready_at_ns(self._packet_cost_bytes),
+        )
+        self._due[_Timer.COALESCE] = due_ns
+        if self._gate is not None:
+            self._gate.armed_until_ns = due_ns
 
     def _emit_data(self, now_ns: int) -> None:
         """Hand out sealed packets as far as the rate allows, in runs."""
         slots = self._slots
         sent = False
+        if self._gate is not None:
+            self._gate.armed_until_ns = 0  # first of all: from here on the window is ours alone
         self._due[_Timer.PACE] = _NEVER
         while slots.unsent < slots.next:
             allowed = self._bucket.available_bytes(now_ns)
@@ -296,13 +331,12 @@ class Source:
             self._counters.odata_sent += packet_count
             self._counters.odata_bytes_sent += len(view)
             sent = True
-        if not slots.open_bytes:
-            self._due[_Timer.COALESCE] = _NEVER
         if sent:
             self._data_sent_ns = now_ns
             self._heartbeat = 0
             self._schedule_heartbeat(now_ns)
             self._mark(now_ns)
+        self._await_company()
 
     def _emit_repairs(self, now_ns: int) -> None:
         self._repairs.forget_below(self._slots.trail)
