@@ -174,28 +174,35 @@ class GapList:
     def take_due(self, now_ns: int) -> tuple[list[int], bool]:
         """Move every expired gap on; the numbers to ask for now, oldest first, and whether any of
         them was asked for before without an NCF."""
-        asked: list[int] = []
-        is_repeat = False
         horizon_ns = now_ns + _SLACK_NS
-        index = 0
-        while index < len(self._gaps):
-            gap = self._gaps[index]
-            index += 1
+        for gap in self._gaps:
             if gap.state is GapState.LOST or gap.expiry_ns > horizon_ns:
                 continue
             if now_ns - gap.detected_ns >= self._timers.repair_deadline_ns:
                 self._lose(gap, LossReason.REPAIR_DEADLINE)
             elif gap.state is not GapState.BACK_OFF:
                 self._retry(gap, now_ns)
-            elif (room := REQUEST_LIMIT - self._requested_count) > 0:
-                if gap.count > room:
-                    if self.is_full:
-                        continue
-                    self._isolate(index - 1, gap.first, gap.first + room - 1)
-                asked.extend(range(gap.first, gap.last + 1))
-                is_repeat |= gap.ncf_retry_count > 0
-                self._set(gap, GapState.WAIT_NCF, now_ns + self._timers.nak_rpt_ivl_ns)
+        asked, is_repeat = self._ask(now_ns, horizon_ns)
         self._reschedule()
+        return asked, is_repeat
+
+    def _ask(self, now_ns: int, horizon_ns: int) -> tuple[list[int], bool]:
+        asked: list[int] = []
+        is_repeat = False
+        room = REQUEST_LIMIT - self._requested_count
+        index = 0
+        # Oldest first, also where the older ones still back off: they hold up delivery.
+        while room > 0 and index < len(self._gaps):
+            gap = self._gaps[index]
+            if gap.state is GapState.BACK_OFF:
+                if gap.expiry_ns <= horizon_ns:
+                    if gap.count > room and not self.is_full:
+                        self._isolate(index, gap.first, gap.first + room - 1)
+                    asked.extend(range(gap.first, gap.first + min(gap.count, room)))
+                    is_repeat |= gap.ncf_retry_count > 0
+                    self._set(gap, GapState.WAIT_NCF, now_ns + self._timers.nak_rpt_ivl_ns)
+                room -= gap.count
+            index += 1
         return asked, is_repeat
 
     def _retry(self, gap: Gap, now_ns: int) -> None:
@@ -270,15 +277,16 @@ class GapList:
         gap.reason = reason
 
     def _reschedule(self) -> None:
-        blocked = self._requested_count >= REQUEST_LIMIT
-        self._next_ns = min(
-            (
-                gap.expiry_ns
-                for gap in self._gaps
-                if not (blocked and gap.state is GapState.BACK_OFF)
-            ),
-            default=_NEVER,
-        )
+        """The earliest timer of those that can do something: see ``_ask`` for who is held back."""
+        room = REQUEST_LIMIT - self._requested_count
+        next_ns = _NEVER
+        for gap in self._gaps:
+            if gap.state is GapState.BACK_OFF:
+                if room <= 0:
+                    continue
+                room -= gap.count
+            next_ns = min(next_ns, gap.expiry_ns)
+        self._next_ns = next_ns
 
     def _index(self, sqn: int) -> int:
         """The gap that holds ``sqn``, or -1."""

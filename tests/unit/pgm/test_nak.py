@@ -28,12 +28,6 @@ def shape(gaps: GapList) -> list[tuple[int, int, GapState]]:
     return [(gap.first, gap.last, gap.state) for gap in gaps]
 
 
-def asked_after(gaps: GapList, now_ns: int) -> list[int]:
-    """What is asked for when the next timer runs out; it has to run out by ``now_ns``."""
-    assert gaps.next_timeout_ns <= now_ns
-    return gaps.take_due(gaps.next_timeout_ns)[0]
-
-
 def in_state(state: GapState) -> tuple[GapList, int]:
     """A list whose one gap, 10 to 12, has got to ``state``; and the time."""
     gaps = gap_list()
@@ -344,6 +338,25 @@ def test_at_the_request_limit_the_rest_waits_for_room() -> None:
     assert gaps.next_timeout_ns <= now_ns + 10 * MS
     asked, _ = gaps.take_due(now_ns + 10 * MS)
     assert asked == list(range(REQUEST_LIMIT, REQUEST_LIMIT + REQUEST_LIMIT // 2 + 1))
+
+
+def test_the_oldest_keep_their_turn_while_nothing_is_answered() -> None:
+    gaps = gap_list()
+    gaps.open(0, 1 << 30, T0)
+    asked: set[int] = set()
+    while gaps.next_timeout_ns < T0 + 1_000 * MS:
+        asked.update(gaps.take_due(gaps.next_timeout_ns)[0])
+    assert asked == set(range(REQUEST_LIMIT))
+
+
+def test_at_both_limits_the_front_is_asked_for_still() -> None:
+    gaps = gap_list()
+    gaps.open(0, 5_000, T0)
+    for sqn in range(20_000, 100_000, 2):
+        if not gaps.is_full:
+            gaps.open(sqn, sqn, T0 + sqn)
+    assert gaps.is_full
+    assert gaps.take_due(T0 + 20 * MS)[0] == list(range(REQUEST_LIMIT))
 
 
 def test_a_blocked_gap_does_not_keep_the_timer_busy() -> None:
