@@ -120,6 +120,8 @@ class PgmCounters:
     """SPMs whose path NLA is not where they came from; that address is never used."""
     spms_stale: int = 0
     """SPMs whose number did not advance."""
+    after_end: int = 0
+    """Data packets of a source whose stream had ended."""
     dropped_for_test: int = 0
     """Packets thrown away by ``drop_rate``."""
     malformed: Counter[str] = field(default_factory=Counter)

@@ -126,6 +126,8 @@ class PgmEngine:
         kept.
         """
         start, size = 0, len(data)
+        if not size:
+            self.counters.malformed["truncated"] += 1
         while start < size:
             packet = data[start : start + segment_bytes]
             if len(packet) < HEADER_BYTES:
@@ -304,7 +306,7 @@ class PgmEngine:
             if options.join is not None:
                 history = (first - options.join) & SQN_MASK
                 if history <= min(_JOIN_LIMIT, (first - body.trail) & SQN_MASK):
-                    first -= history
+                    first = (first - history) & SQN_MASK
         else:
             return None
         if not self._make_room():

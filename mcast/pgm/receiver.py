@@ -44,7 +44,9 @@ _SPAN_LIMIT: Final = 1 << 20
 """Early packets this far ahead of ``next`` are not kept, whatever their size."""
 _SPMR_TRIES: Final = 3
 _RESTART_EVIDENCE: Final = 3
-"""SPMs in a row that lie behind the last, or whose window does: the source began again."""
+"""SPMs that contradict what is known, each newer than the one before: the source began again."""
+_OVERTAKING_NS: Final = 100_000_000
+"""An SPM that newer data overtook arrives within this time; one that is later is no accident."""
 _NO_WINDOW: Final = (0, 0x8000_0000)  # trail and lead of an SPM that says nothing (section 8.1)
 _NEVER: Final = 1 << 62
 
@@ -91,6 +93,9 @@ class Receiver:
         self._out_first = first_sqn
         self._spm_sqn: int | None = None
         self._restart_evidence = 0
+        self._evidence_sqn = 0
+        self._settled_lead = self._marked_lead = first_sqn - 1
+        self._marked_ns = now_ns
         self._suspect_sqn: int | None = None
         self._suspect_count = 0
         self._joined_ns = now_ns
@@ -144,7 +149,7 @@ class Receiver:
 
     def handle_run(self, now_ns: int, data: memoryview, start: int, segment_bytes: int) -> int:
         """Take plain data packets of a run; where the first starts that needs a closer look."""
-        self._heard_ns = now_ns
+        self._hear(now_ns)
         if self.is_over:
             return start
         slots = self._slots
@@ -166,48 +171,52 @@ class Receiver:
         assert isinstance(body, Data)
         slots = self._slots
         trail_distance = (body.sqn - body.trail) & SQN_MASK
-        sqn = extend(body.sqn, slots.lead)
-        if self.is_over or trail_distance >= _HALF_SPACE:
+        if self.is_over:
+            self._counters.after_end += 1
             return
+        if trail_distance >= _HALF_SPACE:
+            self._counters.malformed["window"] += 1
+            return
+        sqn = extend(body.sqn, slots.lead)
         if sqn > slots.lead and not self._reach(now_ns, sqn - 1, sqn):
             return
+        if packet.options.fin:
+            self._final_sqn = sqn
+        if sqn - trail_distance > slots.next:
+            self._advance_trail(sqn - trail_distance)
+            self._settle(now_ns)  # first, because it makes room
         if sqn < slots.next or slots.holds(sqn):
             slots.store(sqn, raw)  # counts a duplicate
         elif not self._has_room(sqn, len(raw)):
             self._counters.rxw_full += 1
             if sqn > slots.lead and not self._gaps.is_full:
                 self._open_gap(now_ns, sqn)
-        elif sqn > slots.lead or not self._gaps.is_full:
+        elif sqn > slots.lead or sqn == slots.next or not self._gaps.is_full:
             self._note_repair(now_ns, self._gaps.fill(sqn), 1)
             slots.store(sqn, raw)
         else:
             self._counters.rxw_full += 1
-        self._advance_trail(sqn - trail_distance)
         self._settle(now_ns)
-        if body.tsdu and packet.options.fin:
-            self._final_sqn = sqn
 
     def handle_spm(self, now_ns: int, packet: Packet) -> None:
         """An SPM: where the source's window stands, and that it lives (section 6.2)."""
         body = packet.body
         assert isinstance(body, Spm)
-        self._heard_ns = now_ns
+        self._hear(now_ns)
         self._spmr_at_ns = _NEVER
         if self._spm_sqn is None:
             self._spm_sqn = body.sqn - 1
         spm_sqn = extend(body.sqn, self._spm_sqn)
-        lead = extend(body.lead, self._slots.lead)
-        if spm_sqn == self._spm_sqn:
-            self._counters.spms_stale += 1
-            return
-        if spm_sqn < self._spm_sqn or lead < self._slots.lead:
-            self._restart_evidence += 1
+        if self._contradicts(packet, body, spm_sqn):
+            if self._restart_evidence == 0 or spm_sqn > self._evidence_sqn:
+                self._restart_evidence += 1
+                self._evidence_sqn = spm_sqn
             if self._restart_evidence >= _RESTART_EVIDENCE:
                 self._restart(now_ns, body)
                 return
-        else:
+        elif spm_sqn > self._spm_sqn:
             self._restart_evidence = 0
-        if spm_sqn < self._spm_sqn:
+        if spm_sqn <= self._spm_sqn:
             self._counters.spms_stale += 1
             return
         self._spm_sqn = spm_sqn
@@ -225,14 +234,14 @@ class Receiver:
         if packet.options.reset:
             self._end(now_ns, "reset", tail_unknown=True)
         elif packet.options.fin:
-            self._final_sqn = lead
+            self._final_sqn = extend(body.lead, self._slots.lead)
             self._settle(now_ns)
 
     def handle_ncf(self, now_ns: int, packet: Packet) -> None:
         """The source confirms requests: wait for its repairs (section 6.3)."""
         body = packet.body
         assert isinstance(body, Nak)
-        self._heard_ns = now_ns
+        self._hear(now_ns)
         self._counters.ncfs_received += 1
         if self.is_over:
             return
@@ -280,6 +289,24 @@ class Receiver:
         self._out_first = self._slots.next
 
     # The window.
+
+    def _hear(self, now_ns: int) -> None:
+        """Note the time, and which lead has been known for long enough not to be overtaken by."""
+        if now_ns - self._marked_ns >= _OVERTAKING_NS:
+            was_quiet = now_ns - self._heard_ns >= _OVERTAKING_NS
+            self._settled_lead = self._slots.lead if was_quiet else self._marked_lead
+            self._marked_lead = self._slots.lead
+            self._marked_ns = now_ns
+        self._heard_ns = now_ns
+
+    def _contradicts(self, packet: Packet, body: Spm, spm_sqn: int) -> bool:
+        """True if the SPM does not fit the stream as it is known: stale, forged, or a new one's."""
+        assert self._spm_sqn is not None
+        if spm_sqn < self._spm_sqn or extend(body.lead, self._slots.lead) < self._settled_lead:
+            return True
+        # After the end every SPM repeats it (section 9.7.2).
+        is_end = packet.options.fin or packet.options.reset
+        return self.is_over and spm_sqn > self._spm_sqn and not is_end
 
     def _take_window(self, now_ns: int, body: Spm) -> None:
         if (body.trail, body.lead) == _NO_WINDOW:
@@ -373,12 +400,22 @@ class Receiver:
             self._decoder.decode(apdu, self._out)
 
     def _report_lost(self, gap: Gap) -> None:
+        last, gaps = gap.last, self._gaps
+        # What was asked for piece by piece and lost together is one loss.
+        while (
+            (front := gaps.front) is not None
+            and front.state is GapState.LOST
+            and front.first == last + 1
+            and front.reason is gap.reason
+        ):
+            last = gaps.pop_front().last
+        count = last + 1 - gap.first
         self.flush()
-        self._counters.lost += gap.count
-        self._events.append(Lost(self.name, gap.first, gap.last, gap.count, gap.reason))
+        self._counters.lost += count
+        self._events.append(Lost(self.name, gap.first, last, count, gap.reason))
         self._fragments.reset()
-        self._slots.skip_to(gap.last + 1)
-        self._out_first = gap.last + 1
+        self._slots.skip_to(last + 1)
+        self._out_first = last + 1
 
     def _note_repair(self, now_ns: int, gap: Gap | None, count: int) -> None:
         if gap is not None:
@@ -454,6 +491,7 @@ class Receiver:
         self._out_first = first
         self._spm_sqn = body.sqn
         self._restart_evidence = 0
+        self._settled_lead = self._marked_lead = first - 1
         self._suspect_sqn = None
         self._final_sqn = None
         self._heard_ns = now_ns

@@ -1,0 +1,942 @@
+"""The receiving end, through an engine: joining, gaps, losses, windows and endings."""
+
+from __future__ import annotations
+
+from struct import pack
+
+import pytest
+
+from mcast.events import LossReason, Lost, PeerJoined, PeerLeft, PeerRestarted
+from mcast.options import PROFILES
+from mcast.pgm.packet import NAK, SPMR, OptionType
+from tests.unit.pgm import packets
+from tests.unit.pgm.ends import GROUP, MS, OTHER, SOURCE, End, named, publisher, subscriber
+from tests.unit.pgm.packets import MASK, NCF, TSI, data, odata, option, rdata, request, spm, tsdu
+
+NAME = "a1b2c3d4e5f6.1111"
+LAN = PROFILES["lan"]
+WRAP = 1 << 32
+JUMP = 1 << 16
+
+
+def joined(first: int = 0, *, spm_sqn: int = 0, **options: object) -> End:
+    """A subscriber that heard an SPM and expects packet ``first``."""
+    sub = subscriber(**options)
+    sub.hear(spm(spm_sqn, first, first - 1))
+    assert sub.events == [PeerJoined(NAME, "10.77.0.1", first & MASK)]
+    sub.stream.clear()
+    return sub
+
+
+def asked(sub: End, destination: bytes | None = None) -> list[int]:
+    return [sqn for _, packet in sub.sent(NAK, destination) for sqn in named(packet)]
+
+
+def lost(first: int, last: int, reason: LossReason) -> Lost:
+    return Lost(NAME, first, last, last - first + 1, reason)
+
+
+# Joining.
+
+
+def test_the_first_data_packet_starts_the_stream() -> None:
+    sub = subscriber()
+    sub.hear(odata(7, "a", trail=2), odata(8, "b", trail=2))
+    assert sub.stream == [PeerJoined(NAME, "10.77.0.1", 7), b"a", b"b"]
+    sub.run(1)
+    assert asked(sub) == []  # nothing from before the join (section 6.1)
+
+
+def test_an_spm_starts_the_stream_behind_its_lead() -> None:
+    sub = subscriber()
+    sub.hear(spm(5, 2, 6), odata(6, "before"), odata(7, "after"))
+    assert sub.stream == [PeerJoined(NAME, "10.77.0.1", 7), b"after"]
+    sub.run(1)
+    assert asked(sub) == []
+
+
+def test_opt_join_offers_a_late_joiner_the_history() -> None:
+    sub = subscriber()
+    history = option(OptionType.JOIN, pack("!I", 4))
+    sub.hear(data(6, tsdu(b"c"), history, trail=4))
+    assert sub.events == [PeerJoined(NAME, "10.77.0.1", 4)]
+    sub.run(0.2)
+    assert set(asked(sub)) == {4, 5}
+    sub.hear(rdata(5, "b", trail=4), rdata(4, "a"))
+    assert sub.messages == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize("join", [2, 11, 6 - JUMP - 1])
+def test_an_opt_join_outside_the_window_is_not_believed(join: int) -> None:
+    sub = subscriber()
+    sub.hear(data(6, tsdu(b"c"), option(OptionType.JOIN, pack("!I", join & MASK)), trail=4))
+    assert sub.stream == [PeerJoined(NAME, "10.77.0.1", 6), b"c"]
+
+
+def test_opt_join_reaches_back_across_the_wrap() -> None:
+    sub = subscriber()
+    history = option(OptionType.JOIN, pack("!I", MASK))
+    sub.hear(data(1, tsdu(b"c"), history, trail=MASK))
+    (event,) = sub.events
+    assert isinstance(event, PeerJoined)
+    assert event.first >= 0
+    assert event.first & MASK == MASK
+    sub.hear(rdata(0, "b", trail=MASK), rdata(MASK, "a"))
+    assert sub.messages == [b"a", b"b", b"c"]
+
+
+def test_the_stream_starts_at_a_message_start() -> None:
+    sub = subscriber()
+    sub.hear(data(3, b"\xff\xffend of a message"), data(4, b"\0\3end\2\0x"))
+    assert sub.messages == [b"x"]
+    assert sub.stats["malformed_stream"] == 0
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(request(NCF, 3), id="NCF"),
+        pytest.param(spm(1, 0, 0x8000_0000), id="SPM without window"),
+        pytest.param(spm(1, 10, 3), id="SPM with an impossible window"),
+        pytest.param(spm(1, 0, 3, option(OptionType.FIN)), id="SPM of a source that ends"),
+        pytest.param(spm(1, 0, 3, option(OptionType.RST)), id="SPM of a source that gave up"),
+        pytest.param(data(3, tsdu(b"x"), trail=9), id="data in front of its window"),
+        pytest.param(odata(3, "x", dport=5556), id="data of another port"),
+        pytest.param(request(NAK, 3), id="NAK"),
+        pytest.param(packets.packet(packets.POLL, bytes(28)), id="malformed"),
+    ],
+)
+def test_no_stream_starts_with(raw: bytes) -> None:
+    sub = subscriber()
+    sub.hear(raw)
+    sub.run(1)
+    assert sub.stream == []
+    assert sub.transmits == []
+    assert sub.stats["peers"] == 0
+
+
+def test_sources_are_told_apart_by_tsi_and_by_address() -> None:
+    sub = subscriber()
+    other_tsi = TSI[:6] + b"\x11\x11"
+    sub.hear(odata(1, "a"), data(50, tsdu(b"b"), tsi=other_tsi))
+    sub.hear(odata(90, "c"), address=OTHER)
+    sub.hear(odata(2, "d"))
+    assert sub.messages == [b"a", b"b", b"c", b"d"]
+    assert len(sub.events) == 3
+    assert sub.stats["peers"] == 3
+
+
+def test_sources_beyond_max_peers_are_refused_and_counted() -> None:
+    sub = subscriber(max_peers=2)
+    for port in (1, 2, 3):
+        sub.hear(data(1, tsdu(b"%d" % port), tsi=TSI[:6] + pack("!H", port)))
+    assert sub.messages == [b"1", b"2"]
+    assert sub.stats["peers_refused"] == 1
+
+
+def test_a_source_that_ended_makes_room_for_another() -> None:
+    sub = subscriber(max_peers=1)
+    sub.hear(odata(1, "a"), spm(1, 0, 1, option(OptionType.FIN)))
+    sub.hear(odata(5, "b"), address=OTHER)
+    assert sub.messages == [b"a", b"b"]
+    assert sub.stats["data_received"] == 2  # the first one's counts are kept
+
+
+# Gaps and repairs.
+
+
+def test_packets_in_order_are_delivered_without_delay() -> None:
+    sub = joined()
+    sub.hear_run(*[odata(n, f"m{n}") for n in range(9)])
+    assert sub.messages == [b"m%d" % n for n in range(9)]
+
+
+def test_a_packet_behind_a_gap_waits_for_the_repair() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), odata(2, "c", trail=0))
+    assert sub.messages == [b"a"]
+    sub.hear(rdata(1, "b", trail=0))
+    assert sub.messages == [b"a", b"b", b"c"]
+    assert sub.stats["repaired"] == 1
+
+
+def test_a_gap_is_asked_for_by_unicast_to_the_source_within_the_back_off() -> None:
+    sub = joined()
+    sub.hear(odata(3, "d", trail=0))
+    sub.run(LAN.nak_bo_ivl_ns / 1e9)
+    ((time_ns, nak),) = sub.sent(NAK)
+    assert 0 < time_ns <= LAN.nak_bo_ivl_ns
+    assert named(nak) == [0, 1, 2]
+    assert sub.sent(NAK, SOURCE)
+    assert nak.body.source_nla == SOURCE  # type: ignore[union-attr]
+
+
+def test_a_repair_that_comes_during_the_back_off_saves_the_nak() -> None:
+    sub = joined()
+    sub.hear(odata(1, "b", trail=0), odata(0, "a"))
+    sub.run(1)
+    assert asked(sub) == []
+    assert sub.messages == [b"a", b"b"]
+
+
+def test_the_loss_of_the_last_packets_shows_in_the_next_spm() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(1, 0, 3))
+    sub.run(0.02)
+    assert asked(sub) == [1, 2, 3]
+
+
+def test_an_ncf_tells_of_numbers_not_yet_known() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), request(NCF, 1, 2))
+    assert asked(sub) == []
+    sub.hear(rdata(1, "b", trail=0), rdata(2, "c", trail=0))
+    assert sub.messages == [b"a", b"b", b"c"]
+
+
+def test_an_ncf_suppresses_our_nak() -> None:
+    sub = joined()
+    sub.hear(odata(1, "b", trail=0), request(NCF, 0))
+    sub.run(LAN.nak_rdata_ivl_ns / 1e9)
+    assert asked(sub) == []
+    sub.run(LAN.nak_bo_ivl_ns / 1e9)
+    assert asked(sub) == [0]  # the repair did not come
+
+
+def test_rdata_suppresses_our_nak() -> None:
+    sub = joined()
+    sub.hear(odata(1, "b", trail=0), rdata(0, "a"))
+    sub.run(1)
+    assert asked(sub) == []
+
+
+def test_another_receivers_nak_to_the_group_suppresses_ours() -> None:
+    sub = joined()
+    sub.hear(odata(1, "b", trail=0))
+    sub.hear(request(NAK, 0), address=OTHER)
+    sub.run((LAN.nak_bo_ivl_ns + MS) / 1e9)
+    assert asked(sub) == []
+    assert sub.stats["naks_suppressed"] == 1
+    sub.run((LAN.nak_rpt_ivl_ns + LAN.nak_bo_ivl_ns) / 1e9)
+    assert asked(sub, SOURCE) == [0]  # it was not answered
+
+
+def test_another_receivers_nnak_suppresses_nothing() -> None:
+    sub = joined()
+    sub.hear(odata(1, "b", trail=0))
+    sub.hear(request(packets.NNAK, 0), address=OTHER)
+    sub.run(0.011)
+    assert asked(sub) == [0]
+
+
+def test_many_numbers_go_in_as_few_naks_as_the_list_allows() -> None:
+    sub = joined()
+    sub.hear(odata(200, "x", trail=0))
+    sub.run(0.011)
+    sizes = [len(named(packet)) for _, packet in sub.sent(NAK)]
+    assert sizes == [63, 63, 63, 11]
+
+
+def test_repairs_are_timed_from_the_discovery() -> None:
+    sub = joined()
+    sub.hear(odata(1, "b", trail=0))
+    sub.run(0.030)
+    sub.hear(rdata(0, "a"))
+    assert sub.stats["repair_p50_s"] == pytest.approx(0.030, rel=0.06)
+
+
+def test_duplicates_are_counted_and_not_delivered() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), odata(0, "a"), odata(2, "c", trail=0), odata(2, "c", trail=0))
+    sub.hear(rdata(0, "a"), rdata(1, "b", trail=0), rdata(2, "c", trail=0))
+    assert sub.messages == [b"a", b"b", b"c"]
+    assert sub.stats["duplicates"] == 4
+
+
+def test_a_packet_without_tsdu_takes_its_number_and_nothing_else() -> None:
+    sub = joined()
+    sub.hear(data(0, b""), data(1, b"\0"), odata(2, "c"))
+    assert sub.messages == [b"c"]
+    assert sub.losses == []
+    assert sub.stats["malformed_stream"] == 2
+
+
+@pytest.mark.parametrize("extra", [option(OptionType.SYN), option(0x60, b"1234")])
+def test_options_that_ask_for_nothing_do_not_disturb_the_stream(extra: bytes) -> None:
+    sub = joined()
+    sub.hear(
+        data(0, tsdu(b"a"), extra), data(2, tsdu(b"c"), extra, trail=0), rdata(1, "b", trail=0)
+    )
+    assert sub.messages == [b"a", b"b", b"c"]
+
+
+# Without an SPM.
+
+
+def test_requests_wait_a_little_for_an_spm_to_say_where_to() -> None:
+    sub = subscriber()
+    sub.hear(odata(0, "a"), odata(2, "c", trail=0))
+    sub.run(0.09)
+    assert asked(sub) == []
+    sub.run(0.03)
+    assert asked(sub) == [1]
+
+
+def test_an_spm_is_requested_of_a_source_that_is_heard_by_its_data_only() -> None:
+    sub = subscriber()
+    sub.hear(odata(0, "a"))
+    sub.run(5)
+    to_group, to_source = sub.sent(SPMR, GROUP), sub.sent(SPMR, SOURCE)
+    times_ms = [time_ns / MS for time_ns, _ in to_group]
+    assert len(to_group) == len(to_source) == sub.stats["spmrs_sent"] == 3
+    assert 25 <= times_ms[0] <= 50
+    assert 100 <= times_ms[1] - times_ms[0] <= 200
+    assert 400 <= times_ms[2] - times_ms[1] <= 800
+
+
+def test_the_request_for_an_spm_is_cancelled_by_one() -> None:
+    sub = subscriber()
+    sub.hear(odata(0, "a"), spm(1, 0, 0))
+    sub.run(5)
+    assert sub.sent(SPMR) == []
+
+
+def test_another_receivers_request_for_an_spm_does_for_ours() -> None:
+    sub = subscriber()
+    sub.hear(odata(0, "a"))
+    sub.run(0.024)
+    sub.hear(packets.packet(SPMR, b""), address=OTHER)
+    sub.run(0.024)
+    assert sub.sent(SPMR) == []
+    sub.run(0.030)
+    assert len(sub.sent(SPMR, GROUP)) == 1  # it was not answered
+
+
+# Whom to ask.
+
+
+def test_naks_never_go_to_an_address_that_an_spm_names() -> None:
+    sub = subscriber()
+    sub.hear(spm(1, 0, -1, path=OTHER), odata(1, "b", trail=0))
+    sub.run(0.3)
+    assert sub.stats["nla_mismatches"] == 1
+    assert {transmit.destination for _, transmit in sub.transmits} <= {SOURCE, GROUP}
+    assert sub.sent(NAK, SOURCE)
+
+
+def test_naks_that_are_never_confirmed_go_to_the_group_as_well() -> None:
+    sub = joined()
+    sub.hear(odata(1, "b", trail=0))
+    sub.run(0.5)
+    unicast, group = sub.sent(NAK, SOURCE), sub.sent(NAK, GROUP)
+    assert len(unicast) >= 5
+    assert len(group) == len(unicast) - 1
+    assert {transmit.hops for _, transmit in sub.transmits if transmit.destination == GROUP} == {1}
+
+
+def test_where_unicast_is_confirmed_the_group_is_left_alone() -> None:
+    sub = joined()
+    sub.hear(odata(1, "b", trail=0))
+    sub.run(0.011)
+    sub.hear(request(NCF, 0))
+    sub.run(0.3)
+    assert len(sub.sent(NAK, SOURCE)) >= 2
+    assert sub.sent(NAK, GROUP) == []
+
+
+# What cannot be repaired.
+
+
+def test_the_trail_passing_a_gap_reports_it_at_once_in_stream_order() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), odata(3, "d", trail=0), odata(5, "f", trail=0), spm(1, 2, 5))
+    assert sub.stream == [b"a", lost(1, 1, LossReason.WINDOW_ADVANCED)]
+    sub.hear(spm(2, 5, 5))
+    assert sub.stream[2:] == [
+        lost(2, 2, LossReason.WINDOW_ADVANCED),
+        b"d",
+        lost(4, 4, LossReason.WINDOW_ADVANCED),
+        b"f",
+    ]
+    assert sub.stats["lost"] == 3
+
+
+def test_the_trail_in_a_data_packet_counts_as_well() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), odata(9, "j", trail=4))
+    assert sub.stream == [b"a", lost(1, 3, LossReason.WINDOW_ADVANCED)]
+    sub.hear(odata(12, "m", trail=10))
+    assert sub.stream[2:] == [lost(4, 8, LossReason.WINDOW_ADVANCED), b"j"]
+
+
+def test_the_trail_in_a_run_of_packets_counts_as_well() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"))
+    sub.hear_run(*[odata(n, "x", trail=n - 5) for n in range(3, 12)])
+    reason = LossReason.WINDOW_ADVANCED
+    assert sub.stream == [b"a", lost(1, 1, reason), lost(2, 2, reason), *[b"x"] * 9]
+
+
+def test_a_blackout_longer_than_the_window_is_one_loss() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"))
+    sub.run(15)
+    sub.hear(odata(60_000, "z", trail=50_000))
+    assert sub.stream == [b"a", lost(1, 49_999, LossReason.WINDOW_ADVANCED)]
+    sub.run(0.02)
+    assert asked(sub)[0] == 50_000
+
+
+def test_a_gap_that_nobody_repairs_is_lost_by_the_deadline() -> None:
+    sub = joined(repair_deadline=0.5)
+    sub.hear(odata(1, "b", trail=0))
+    sub.run(0.499)
+    assert sub.stream == []
+    sub.run(0.07)
+    assert sub.stream == [lost(0, 0, LossReason.REPAIR_DEADLINE), b"b"]
+
+
+def test_a_repair_after_the_loss_was_reported_is_a_duplicate() -> None:
+    sub = joined()
+    sub.hear(odata(1, "b", trail=1), rdata(0, "a"))
+    assert sub.stream == [lost(0, 0, LossReason.WINDOW_ADVANCED), b"b"]
+    assert sub.stats["duplicates"] == 1
+
+
+def test_a_message_with_a_lost_part_is_not_delivered() -> None:
+    sub = joined()
+    stream = packets.frame(b"HEAD", more=True) + packets.frame(b"P" * 60)
+    sub.hear(odata(0, "a"), data(1, b"\0\0" + stream[:20]))
+    sub.hear(data(3, b"\xff\xff" + stream[40:], trail=0), odata(4, "b", trail=3))
+    assert sub.stream == [b"a", lost(2, 2, LossReason.WINDOW_ADVANCED), b"b"]
+    assert sub.stats["malformed_stream"] == 0
+
+
+def test_after_a_loss_the_stream_goes_on_at_the_next_message_start() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), data(2, b"\xff\xffmiddle", trail=2), data(3, b"\0\4tail\2\0b"))
+    assert sub.stream == [b"a", lost(1, 1, LossReason.WINDOW_ADVANCED), b"b"]
+
+
+# Numbers that are not to be believed.
+
+
+def test_one_spm_far_ahead_is_not_believed() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(1, 0, 1 << 30))
+    sub.run(1)
+    assert asked(sub) == []
+    assert sub.stats["implausible"] == 1
+    sub.hear(odata(1, "b", trail=0))
+    assert sub.stream == [b"a", b"b"]
+
+
+def test_three_packets_that_agree_on_a_far_lead_are_believed() -> None:
+    sub = joined()
+    far = 1 << 30
+    sub.hear(odata(0, "a"), odata(far, "x"), odata(far + 1, "y"))
+    assert sub.stream == [b"a"]
+    sub.hear(odata(far + 2, "z"))
+    assert sub.stream == [b"a", lost(1, far + 1, LossReason.WINDOW_ADVANCED), b"z"]
+
+
+def test_packets_that_disagree_on_a_far_lead_are_never_believed() -> None:
+    sub = joined()
+    for n in range(1, 30):
+        sub.hear(spm(n, 0, n * 10_000_000))
+    assert sub.stream == []
+    assert sub.stats["implausible"] == 29
+
+
+def test_an_honest_packet_between_clears_the_suspicion() -> None:
+    sub = joined()
+    far = 1 << 30
+    for n in range(20):
+        sub.hear(spm(2 * n + 1, 0, far + n), spm(2 * n + 2, 0, 3 * n - 1))
+        # Data out of order, then in order.
+        sub.hear(odata(3 * n + 1, "b", trail=0), odata(3 * n, "a"), odata(3 * n + 2, "c"))
+    assert sub.messages == [b"a", b"b", b"c"] * 20
+    assert sub.events == []
+
+
+def test_a_far_lead_costs_no_memory_even_when_believed() -> None:
+    sub = joined()
+    far = 1 << 30
+    for n in range(3):
+        sub.hear(spm(n + 1, 0, far))
+    sub.run(1)
+    receiver = next(iter(sub.engine._peers.values()))
+    assert len(receiver._gaps) < 10
+    assert set(asked(sub)) == set(range(1024))
+    # The window that goes with it is one loss.
+    sub.hear(spm(9, far, far))
+    assert sub.stream == [lost(0, far - 1, LossReason.WINDOW_ADVANCED)]
+
+
+@pytest.mark.parametrize("ahead", [1 << 31, (1 << 31) + 1, WRAP - 5])
+def test_numbers_half_the_space_ahead_or_more_lie_behind(ahead: int) -> None:
+    sub = joined(100)
+    sub.hear(odata(100, "a"), odata(100 + ahead, "x"), odata(100 + ahead, "x"))
+    sub.hear(odata(100 + ahead, "x"), odata(101, "b"))
+    assert sub.stream == [b"a", b"b"]
+    assert sub.stats["duplicates"] == 3
+
+
+def test_data_with_an_impossible_trail_is_dropped_and_counted() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), data(1, tsdu(b"x"), trail=9))
+    assert sub.stream == [b"a"]
+    assert sub.stats["malformed_window"] == 1
+
+
+@pytest.mark.parametrize("window", [(0, 0x8000_0000), (9, 3)])
+def test_an_spm_without_or_with_an_impossible_window_changes_no_gap(
+    window: tuple[int, int],
+) -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(1, *window))
+    sub.run(1)
+    assert asked(sub) == []
+    assert sub.stream == [b"a"]
+
+
+def test_an_old_spm_does_not_move_the_window() -> None:
+    sub = joined(spm_sqn=10)
+    sub.hear(spm(11, 0, -1), odata(1, "b", trail=0), spm(5, 1, 1), spm(11, 1, 1))
+    assert sub.stream == []
+    assert sub.stats["spms_stale"] == 2
+
+
+def test_an_unreachable_sources_window_is_ignored() -> None:
+    sub = joined()
+    sub.hear(spm(1, 0, 5, option(OptionType.NBR_UNREACH)))
+    sub.run(1)
+    assert asked(sub) == []
+
+
+def test_a_source_sets_the_back_off_within_limits() -> None:
+    sub = joined()
+    ivl = option(OptionType.NAK_BO_IVL, pack("!II", 100_000, 0))
+    sub.hear(spm(1, 0, -1, ivl))
+    for n in range(1, 60, 2):
+        sub.hear(odata(n, "x", trail=0))
+    sub.run(0.011)
+    assert len(asked(sub)) < 15
+    sub.run(0.1)
+    assert len(set(asked(sub))) == 30
+
+
+@pytest.mark.parametrize(("wanted_us", "limit_s"), [(0, 0.001), (0xFFFF_FFFF, 0.2)])
+def test_a_silly_back_off_is_cut_to_the_limits(wanted_us: int, limit_s: float) -> None:
+    sub = joined()
+    ivl = option(OptionType.NAK_BO_IVL, pack("!II", wanted_us, 0))
+    sub.hear(spm(1, 0, -1, ivl), odata(1, "x", trail=0))
+    sub.run(limit_s)
+    assert len(asked(sub)) == 1
+
+
+# The window's size.
+
+
+def test_early_packets_beyond_the_window_are_dropped_counted_and_repaired_later() -> None:
+    sub = joined(rxw_bytes=1 << 16)
+    big = "x" * 1000
+    for n in range(1, 200):
+        sub.hear(odata(n, big, trail=0))
+    receiver = next(iter(sub.engine._peers.values()))
+    assert receiver._slots.stored_bytes <= 1 << 16
+    assert sub.stats["rxw_full"] > 100
+    assert sub.stream == []
+    for n in range(200):
+        sub.hear(rdata(n, big, trail=0))
+    assert sub.messages == [big.encode()] * 200
+    assert sub.losses == []
+
+
+def test_the_packet_that_is_waited_for_is_taken_though_the_window_is_full() -> None:
+    sub = joined(rxw_bytes=1 << 16)
+    for n in range(1, 100):
+        sub.hear(odata(n, "x" * 1000, trail=0))
+    sub.hear(data(0, tsdu(b"x" * 1000), option(OptionType.SYN)))
+    assert len(sub.messages) > 50
+
+
+def test_the_packet_that_is_waited_for_is_taken_though_the_gaps_are_full() -> None:
+    sub = joined()
+    for n in range(1, 9000, 2):
+        sub.hear(odata(n, "x", trail=0))
+    assert sub.stats["rxw_full"] > 0
+    sub.hear(data(0, tsdu(b"first"), option(OptionType.SYN)))
+    assert sub.messages == [b"first", b"x"]
+
+
+def test_tiny_packets_far_ahead_are_not_kept() -> None:
+    sub = joined()
+    step = JUMP - 1
+    for lead in range(step, 20 * step + 1, step):
+        sub.hear(odata(lead, "x", trail=0))
+    receiver = next(iter(sub.engine._peers.values()))
+    assert receiver._slots.stored_count == (1 << 20) // step == 16
+    assert sub.stats["rxw_full"] == 4
+
+
+# Across the wrap.
+
+
+@pytest.mark.parametrize("first", [WRAP - 3, (1 << 31) - 3])
+def test_numbers_grow_on_across_the_wrap(first: int) -> None:
+    sub = joined(first)
+    numbers = list(range(first, first + 8))
+    sub.hear(odata(first, "m0", trail=first))
+    for n in numbers[3:]:
+        sub.hear(odata(n, f"m{n - first}", trail=first))
+    sub.run(0.011)
+    assert asked(sub) == [n & MASK for n in numbers[1:3]]
+    sub.hear(rdata(first + 2, "m2", trail=first), rdata(first + 1, "m1", trail=first))
+    assert sub.messages == [b"m%d" % n for n in range(8)]
+
+
+def test_a_loss_across_the_wrap_is_reported_in_growing_numbers() -> None:
+    sub = joined(WRAP - 2)
+    sub.hear(odata(WRAP - 2, "a"), odata(WRAP + 1, "d"))
+    assert sub.stream == [b"a", lost(WRAP - 1, WRAP, LossReason.WINDOW_ADVANCED), b"d"]
+
+
+def test_spm_numbers_wrap_as_well() -> None:
+    sub = joined(spm_sqn=MASK - 1)
+    for n, spm_sqn in enumerate((MASK, WRAP, WRAP + 1)):
+        sub.hear(spm(spm_sqn, 0, n))
+    assert sub.stats["spms_received"] == 4
+    assert sub.stats["spms_stale"] == 0
+
+
+# The end of a stream.
+
+
+def test_fin_ends_the_stream_when_all_has_arrived() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(1, 0, 0, option(OptionType.FIN)))
+    assert sub.stream == [b"a", PeerLeft(NAME, "finished", 0, tail_unknown=False)]
+    assert sub.stats["peers"] == 0
+
+
+def test_fin_waits_for_repairs() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(1, 0, 2, option(OptionType.FIN)))
+    assert sub.stream == [b"a"]
+    sub.run(0.011)
+    assert asked(sub) == [1, 2]
+    sub.hear(rdata(2, "c", trail=0), rdata(1, "b", trail=0))
+    assert sub.stream == [b"a", b"b", b"c", PeerLeft(NAME, "finished", 2, tail_unknown=False)]
+
+
+def test_fin_reports_what_is_not_repaired_before_the_end() -> None:
+    sub = joined(repair_deadline=0.1)
+    sub.hear(odata(0, "a"), spm(1, 0, 2, option(OptionType.FIN)))
+    sub.run(0.3)
+    assert sub.stream == [
+        b"a",
+        lost(1, 2, LossReason.REPAIR_DEADLINE),
+        PeerLeft(NAME, "finished", 2, tail_unknown=False),
+    ]
+
+
+def test_fin_in_the_last_data_packet_ends_the_stream() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), data(1, tsdu(b"b"), option(OptionType.FIN)))
+    assert sub.stream == [b"a", b"b", PeerLeft(NAME, "finished", 1, tail_unknown=False)]
+
+
+def test_fin_in_a_data_packet_waits_for_repairs() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), data(2, tsdu(b"c"), option(OptionType.FIN), trail=0))
+    assert sub.stream == [b"a"]
+    sub.hear(rdata(1, "b", trail=0))
+    assert sub.stream == [b"a", b"b", b"c", PeerLeft(NAME, "finished", 2, tail_unknown=False)]
+
+
+def test_a_stream_ends_once_however_often_it_is_said() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), *[spm(n, 0, 0, option(OptionType.FIN)) for n in (1, 2, 3)])
+    sub.hear(odata(0, "a"), rdata(0, "a"))
+    sub.run(1)
+    assert len(sub.events) == 1
+    assert sub.transmits == []
+
+
+def test_rst_ends_the_stream_at_once() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), odata(2, "c", trail=0), spm(1, 0, 2, option(OptionType.RST)))
+    assert sub.stream == [
+        b"a",
+        lost(1, 1, LossReason.SOURCE_GONE),
+        b"c",
+        PeerLeft(NAME, "reset", 2, tail_unknown=True),
+    ]
+
+
+def test_silence_ends_the_stream() -> None:
+    sub = joined(peer_expiry=2.0, repair_deadline=3600.0)
+    sub.hear(odata(0, "a"))
+    sub.run(1.5)
+    sub.hear(odata(1, "b"))
+    sub.run(1.99)
+    assert sub.events == []
+    sub.run(0.02)
+    assert sub.events == [PeerLeft(NAME, "expired", 1, tail_unknown=True)]
+    assert sub.stats["peers"] == 0
+    assert sub.stats["data_received"] == 2
+
+
+def test_a_source_that_expired_with_a_gap_open_has_that_reported() -> None:
+    sub = joined(peer_expiry=0.1)
+    sub.hear(odata(1, "b", trail=0))
+    sub.run(0.2)
+    assert sub.stream == [
+        lost(0, 0, LossReason.SOURCE_GONE),
+        b"b",
+        PeerLeft(NAME, "expired", 1, tail_unknown=True),
+    ]
+
+
+def test_a_source_that_expired_may_come_back() -> None:
+    sub = joined(peer_expiry=0.1)
+    sub.hear(odata(0, "a"))
+    sub.run(0.2)
+    sub.hear(odata(7, "h"))
+    assert sub.stream[1:] == [
+        PeerLeft(NAME, "expired", 0, tail_unknown=True),
+        PeerJoined(NAME, "10.77.0.1", 7),
+        b"h",
+    ]
+
+
+def test_an_idle_source_lives_by_its_spms() -> None:
+    sub = joined(peer_expiry=2.0)
+    for n in range(1, 10):
+        sub.run(1.5)
+        sub.hear(spm(n, 0, -1))
+    assert sub.events == []
+
+
+def test_an_idle_libzmq_publisher_is_not_gone() -> None:
+    assert LAN.peer_expiry_ns >= 2 * 30_000 * MS
+
+
+# The source begins again with the same identity.
+
+
+def test_a_restart_is_an_event_and_the_streams_are_not_spliced() -> None:
+    sub = joined()
+    for n in range(10):
+        sub.hear(odata(n, f"old{n}"))
+    sub.hear(spm(40, 0, 9), odata(11, "old11", trail=0))
+    # The new one's data carry numbers that the old one used.
+    sub.hear(spm(0, 0, -1), spm(1, 0, -1), spm(2, 0, -1), odata(0, "new0"), odata(1, "new1"))
+    assert sub.stream[:10] == [b"old%d" % n for n in range(10)]
+    loss, old11, restarted, new0, new1 = sub.stream[10:]
+    assert (loss, old11) == (lost(10, 10, LossReason.DISCONTINUITY), b"old11")
+    assert isinstance(restarted, PeerRestarted)
+    assert restarted.first > 11
+    assert restarted.first & MASK == 0
+    assert (new0, new1) == (b"new0", b"new1")
+
+
+@pytest.mark.parametrize("spm_count", [1, 2, 3, 4, 10])
+def test_a_restart_is_seen_however_few_spms_the_old_source_had_sent(spm_count: int) -> None:
+    sub = joined(spm_sqn=0)
+    sub.hear(*[spm(n, 0, -1) for n in range(1, spm_count)])
+    sub.hear(*[odata(n, "old") for n in range(5)])
+    sub.run(0.2)  # no process starts faster
+    for n in range(3):
+        sub.hear(spm(n, 0, -1))
+    sub.hear(spm(3, 0, -1))
+    for n in range(10):
+        sub.hear(odata(n, "new"))
+    assert [type(event) for event in sub.events] == [PeerRestarted]
+    assert sub.messages == [b"old"] * 5 + [b"new"] * 10
+
+
+def test_spms_that_go_on_after_the_end_are_a_new_beginning() -> None:
+    """Else one forged FIN would make this receiver deaf to the source for good."""
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(1, 0, 0, option(OptionType.FIN)))
+    sub.hear(odata(1, "b"))
+    assert sub.stats["after_end"] == 1
+    sub.hear(spm(2, 0, 1), spm(3, 0, 1))
+    assert sub.messages == [b"a"]
+    sub.hear(spm(4, 0, 1), odata(2, "c"))
+    assert isinstance(sub.events[-1], PeerRestarted)
+    assert sub.messages == [b"a", b"c"]
+
+
+def test_a_phantom_lead_is_denied_by_the_sources_own_spms() -> None:
+    """One forged packet may name numbers that do not exist; the stream must not wait for them."""
+    sub = joined()
+    sub.hear(odata(0, "a"), request(NCF, 50_000))
+    for n in range(1, 6):
+        sub.run(0.1)
+        sub.hear(odata(n, "b"), spm(n, 0, n))
+    assert sub.messages[:2] == [b"a", b"b"]
+    loss, restarted = sub.events
+    assert loss == lost(4, 50_000, LossReason.DISCONTINUITY)
+    assert isinstance(restarted, PeerRestarted)
+    assert restarted.first & MASK == 4
+    sub.hear(odata(6, "c"), odata(7, "d"))
+    assert sub.messages[-2:] == [b"c", b"d"]
+
+
+def test_what_was_early_before_a_restart_is_delivered_before_it() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), odata(2, "c", trail=0), spm(9, 0, 2))
+    sub.hear(*[spm(n, 0, -1) for n in (0, 1, 2)])
+    assert sub.stream[:3] == [b"a", lost(1, 1, LossReason.DISCONTINUITY), b"c"]
+    assert isinstance(sub.stream[3], PeerRestarted)
+
+
+def test_a_restart_is_seen_after_the_end_too() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(9, 0, 0, option(OptionType.FIN)))
+    sub.hear(*[spm(n, 0, -1) for n in (0, 1, 2)], odata(0, "b"))
+    left, restarted = sub.events
+    assert isinstance(left, PeerLeft)
+    assert isinstance(restarted, PeerRestarted)
+    assert sub.messages == [b"a", b"b"]
+
+
+def test_counts_go_on_across_a_restart() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(9, 0, 0))
+    sub.hear(*[spm(n, 0, -1) for n in (0, 1, 2)], odata(0, "b"))
+    assert sub.stats["data_received"] == sub.stats["messages_received"] == 2
+
+
+def test_a_half_message_does_not_survive_a_restart() -> None:
+    sub = joined()
+    long = packets.frame(b"x" * 50)
+    sub.hear(data(0, b"\0\0" + long[:30]), spm(9, 0, 0), *[spm(n, 0, -1) for n in (0, 1, 2)])
+    sub.hear(data(0, b"\xff\xff" + long[30:]), odata(1, "ok"))
+    assert sub.messages == [b"ok"]
+
+
+def test_reordered_spms_are_no_restart() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(8, 0, 0))
+    # Delayed ones, last first, and some of them before the data they know nothing of.
+    sub.hear(spm(7, 0, 0), spm(6, 0, 0), spm(5, 0, -1), spm(4, 0, -1))
+    sub.hear(odata(1, "b"))
+    assert sub.stream == [b"a", b"b"]
+
+
+def test_spms_that_newer_data_overtook_are_no_restart() -> None:
+    """Where packets wait unequally long, every SPM may arrive behind data sent after it."""
+    sub = joined()
+    for n in range(50):
+        sub.hear(odata(n, "x"), spm(n + 1, 0, n - 1))
+    assert sub.events == []
+    assert sub.messages == [b"x"] * 50
+
+
+def test_an_empty_datagram_is_counted() -> None:
+    sub = joined()
+    sub.hear(b"")
+    assert sub.stats["malformed_truncated"] == 1
+
+
+# Messages.
+
+
+def test_only_what_was_subscribed_to_is_delivered() -> None:
+    sub = subscriber(b"A", b"BC")
+    sub.hear(odata(0, "Ax"), odata(1, "B"), odata(2, "BCD"), data(3, tsdu(b"x", b"A")))
+    assert sub.messages == [b"Ax", b"BCD"]
+    assert sub.stats["messages_filtered"] == 2
+
+
+def test_a_message_over_the_limit_is_dropped_and_the_next_delivered() -> None:
+    sub = subscriber(max_msg_size=100)
+    sub.hear(odata(0, "x" * 101), odata(1, "y" * 100))
+    assert sub.messages == [b"y" * 100]
+    assert sub.stats["malformed_stream"] == 1
+
+
+def fragments(sqn: int, apdu: bytes, size: int) -> list[bytes]:
+    return [
+        data(
+            sqn + at // size,
+            apdu[at : at + size],
+            option(OptionType.FRAGMENT, pack("!III", sqn, at, len(apdu))),
+            trail=0,
+        )
+        for at in range(0, len(apdu), size)
+    ]
+
+
+def test_a_foreign_apdu_is_put_together_from_its_fragments() -> None:
+    sub = joined()
+    pieces = fragments(0, tsdu(b"head", b"x" * 3000), 1000)
+    sub.hear(pieces[0], pieces[3], pieces[2])
+    assert sub.messages == []
+    sub.hear(pieces[1], odata(4, "next", trail=0))
+    assert sub.messages == [(b"head", b"x" * 3000), b"next"]
+
+
+def test_an_apdu_with_a_lost_fragment_is_lost_whole() -> None:
+    sub = joined()
+    pieces = fragments(0, tsdu(b"x" * 3000), 1000)
+    sub.hear(pieces[0], pieces[2], pieces[3], odata(4, "next", trail=2))
+    assert sub.stream == [lost(1, 1, LossReason.WINDOW_ADVANCED), b"next"]
+    assert sub.stats["fragments_dropped"] == 2
+
+
+def test_a_fragment_that_claims_more_than_the_limit_costs_nothing() -> None:
+    sub = joined(max_msg_size=10_000)
+    bomb = option(OptionType.FRAGMENT, pack("!III", 0, 0, 0xFFFF_FFFF))
+    sub.hear(data(0, b"\0\0xxx", bomb), odata(1, "ok"))
+    assert sub.messages == [b"ok"]
+    assert sub.stats["fragments_dropped"] == 1
+
+
+# Runs, as the system delivers them.
+
+
+def test_a_run_is_taken_whatever_it_is_made_of() -> None:
+    """Data in order, a gap, a duplicate, a bad checksum, a control packet, a stump."""
+    sub = joined()
+    good = [odata(n, f"{n:08}", trail=0) for n in range(10)]
+    bad = bytearray(good[4])
+    bad[-1] ^= 1
+    control = spm(1, 0, 9)
+    assert len(control) == len(good[0])
+    run = [good[0], good[1], good[3], good[1], bytes(bad), control, good[5], b"\0" * 10]
+    sub.hear_run(*run)
+    sub.hear(good[2], good[4], *good[6:])
+    assert sub.messages == [b"%08d" % n for n in range(10)]
+    assert sub.stats["malformed_checksum"] == sub.stats["malformed_truncated"] == 1
+    assert sub.stats["duplicates"] == 1
+
+
+def test_a_run_of_repairs_fills_the_gap() -> None:
+    sub = joined()
+    sub.hear(odata(50, "z", trail=0))
+    sub.hear_run(*[rdata(n, "x", trail=0) for n in range(50)])
+    assert sub.messages == [b"x"] * 50 + [b"z"]
+    assert sub.stats["repaired"] == 50
+
+
+def test_a_publisher_without_subscriptions_follows_nobody() -> None:
+    pub = publisher()
+    pub.hear(odata(0, "a"), spm(1, 0, 3), address=OTHER)
+    assert pub.stream == []
+    assert pub.stats["peers"] == 0
+
+
+def test_polls_are_ignored_and_counted() -> None:
+    sub = joined()
+    poll = packets.packet(
+        packets.POLL, pack("!IHH", 1, 0, 0) + packets.nla(SOURCE) + pack("!III", 50_000, 0, 0)
+    )
+    sub.hear(poll, packets.packet(packets.POLR, bytes(8)))
+    sub.run(1)
+    assert sub.stats["polls_ignored"] == 2
+    assert sub.transmits == []
