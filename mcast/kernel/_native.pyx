@@ -541,6 +541,7 @@ cdef class TransmitSlots:
     cdef long long _open_bytes
     cdef long long _message_start
     cdef long long _unsent_message_base
+    cdef public long long armed_until_ns
     cdef public long long max_stream_bytes
     cdef readonly long long message_count
     cdef readonly long long next
@@ -821,7 +822,6 @@ cdef class SendGate:
     cdef long long _max_message_bytes
     cdef long long _run_packet_count
     cdef long long _message_limit
-    cdef public long long armed_until_ns
 
     def __cinit__(
         self, TransmitSlots slots not None, long long max_message_bytes,
@@ -838,7 +838,7 @@ cdef class SendGate:
         cdef TransmitSlots slots = self._slots
         cdef timespec now
         if (
-            self.armed_until_ns != 0
+            slots.armed_until_ns != 0
             and flags is ZERO
             and PyBytes_CheckExact(data)
             and PyBytes_GET_SIZE(data) <= self._max_message_bytes
@@ -846,7 +846,7 @@ cdef class SendGate:
             and slots.message_count - slots._unsent_message_base < self._message_limit
         ):
             clock_gettime(CLOCK_MONOTONIC, &now)
-            if now.tv_sec * 1_000_000_000LL + now.tv_nsec < self.armed_until_ns:
+            if now.tv_sec * 1_000_000_000LL + now.tv_nsec < slots.armed_until_ns:
                 if slots._append_bytes(data):
                     return
         self._slow(data, flags, timeout=timeout)

@@ -283,6 +283,7 @@ class TransmitSlots:
         "_slot_count",
         "_tsdu_bytes",
         "_unsent_message_base",
+        "armed_until_ns",
         "max_stream_bytes",
         "message_count",
         "next",
@@ -310,6 +311,8 @@ class TransmitSlots:
         self._unsent_message_base = 0
         self._open_bytes = 0  # bytes of stream in the open packet
         self._message_start = _NO_MESSAGE_START
+        self.armed_until_ns = 0
+        """Monotonic time until which a ``SendGate`` may append by itself; 0: it may not."""
         self.trail = first_sqn
         """Oldest packet that can still be repaired."""
         self.unsent = first_sqn
@@ -650,14 +653,14 @@ class ReceiveSlots:
 class SendGate:
     """The short way of ``send``: straight into the open packet while a flush is already due.
 
-    The owner of the window arms the gate until a moment at which it will seal and send whatever
-    the open packet holds by then; while armed, a message can be appended and left to that. The
+    The owner of the window says until when it leaves the window alone (``slots.armed_until_ns``)
+    and will then seal and send whatever is there; a message can be appended and left to that. The
     compiled gate does so for plain ``bytes`` without a lock, since nothing else runs in between.
     Python code may be interrupted at any point, so this one always takes the long way: ``slow``,
     called with the same arguments. What is sent is the same.
     """
 
-    __slots__ = ("_slow", "armed_until_ns")
+    __slots__ = ("_slow",)
 
     def __init__(
         self,
@@ -670,8 +673,6 @@ class SendGate:
         """Beyond any of the limits (size, packets of a full run, unsent messages): ``slow``."""
         del slots, max_message_bytes, run_packet_count, message_limit  # only the short way asks
         self._slow = slow
-        self.armed_until_ns = 0
-        """Monotonic nanoseconds; 0 while disarmed. Written by the owner under its lock."""
 
     def send(self, data: Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
         """Publish one message of one part; see ``mcast.Pub.send``."""

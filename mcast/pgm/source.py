@@ -115,7 +115,7 @@ class Source:
         self._denied_ns = self._spmr_answered_ns = -_DENIAL_IVL_NS
         self._due = [_NEVER] * len(_Timer)
         self._closing = False
-        self._gate: SendGate | None = None
+        self._has_gate = False
         self._spm_trail = options.initial_sqn
         self.asked_ns = 0
         """When a NAK last asked for something; closing waits for some quiet after it."""
@@ -159,20 +159,19 @@ class Source:
 
     def open_gate(self, max_message_bytes: int, slow: Callable[..., None]) -> SendGate:
         """A short way for plain messages while a flush is due anyway; else it calls ``slow``."""
-        self._gate = SendGate(
+        self._has_gate = True
+        return SendGate(
             self._slots,
             min(max_message_bytes, self._slots.max_stream_bytes - _FRAME_HEAD_BYTES),
             self._run_packets,
             self._hwm,
             slow,
         )
-        return self._gate
 
     def close_gate(self) -> None:
         """From now on everything goes the long way. Safe from any thread, without a lock."""
-        gate, self._gate = self._gate, None
-        if gate is not None:
-            gate.armed_until_ns = 0
+        self._has_gate = False
+        self._slots.armed_until_ns = 0
 
     def start(self, now_ns: int) -> None:
         """Announce the source: three SPMs back to back, as libzmq, so that one may be lost."""
@@ -208,8 +207,7 @@ class Source:
 
     def flush(self, now_ns: int) -> None:
         """Let go of the open packet as soon as the rate allows."""
-        if self._gate is not None:
-            self._gate.armed_until_ns = 0
+        self._slots.armed_until_ns = 0
         if self._bucket.available_bytes(now_ns) > 0:
             self._slots.seal()
         self._emit_data(now_ns)
@@ -302,15 +300,14 @@ class Source:
             self._bucket.ready_at_ns(self._packet_cost_bytes),
         )
         self._due[_Timer.COALESCE] = due_ns
-        if self._gate is not None:
-            self._gate.armed_until_ns = due_ns
+        if self._has_gate:
+            self._slots.armed_until_ns = due_ns
 
     def _emit_data(self, now_ns: int) -> None:
         """Hand out sealed packets as far as the rate allows, in runs."""
         slots = self._slots
         sent = False
-        if self._gate is not None:
-            self._gate.armed_until_ns = 0  # first of all: from here on the window is ours alone
+        slots.armed_until_ns = 0  # first of all: from here on the window is ours alone
         self._due[_Timer.PACE] = _NEVER
         while slots.unsent < slots.next:
             allowed = self._bucket.available_bytes(now_ns)
