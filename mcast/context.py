@@ -1,18 +1,17 @@
 """The context: owns the event-loop thread and every socket made from it.
 
 Invariants: sockets close before the loop stops; closing takes no longer than the longest linger;
-a forked child can use nothing of its parent's and says so.
+a forked child can use nothing of its parent's and says so; what nobody closes is closed when it is
+collected, or as the interpreter exits, and its linger is kept.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import sys
-from collections.abc import Iterable
 from threading import Lock
 from types import TracebackType
-from typing import Literal, overload
+from typing import Final, Literal, overload
 from weakref import WeakSet
 
 from mcast import kernel
@@ -24,7 +23,12 @@ from mcast.sockets import PUB, SUB, Pub, Socket, SocketType, Sub
 
 __all__ = ["Context"]
 
+_GRACE_S: Final = 0.5
+"""What closing may take beyond the linger: the loop has other links to serve."""
+
 _contexts: WeakSet[Context] = WeakSet()
+_loops: set[Loop] = set()
+"""Those at work, also for sockets whose context was collected."""
 
 
 class Context:
@@ -33,16 +37,19 @@ class Context:
     Use it in a ``with`` block: leaving it closes the sockets, waits for what they still have to
     send or repair (at most the longest ``linger``) and stops the thread. Keyword arguments are
     defaults for the options of its sockets. Thread-safe. A forked child needs a Context of its own.
+    Without ``with`` or ``term`` the same happens in the background when the context and all its
+    sockets are collected, and as the interpreter exits.
 
     Raises: OptionError for an unknown option or a value out of range.
     """
 
     def __init__(self, **defaults: OptionValue) -> None:
+        self._error: ClosedError | None = ClosedError("the context was not made")
         self._defaults = SocketOptions().with_changes(defaults)
         self._lock = Lock()
-        self._sockets: list[Socket] = []
+        self._sockets: WeakSet[Socket] = WeakSet()  # they keep the context alive, not it them
         self._loop: Loop | None = None
-        self._error: ClosedError | None = None
+        self._error = None
         _contexts.add(self)
 
     @overload
@@ -56,22 +63,24 @@ class Context:
 
         Raises: OptionError for an unknown kind, option or value; ClosedError after ``term``.
         """
-        if self._error is not None:
-            raise self._error
-        made: Socket
+        self._check()
         checked = self._defaults.with_changes(options)
+        make: type[Pub] | type[Sub]
+        if kind == PUB:
+            make = Pub
+        elif kind == SUB:
+            make = Sub
+        else:
+            raise OptionError(f"kind is mcast.PUB or mcast.SUB, not {kind!r}")
         with self._lock:
+            self._check()
             if self._loop is None:
-                self._loop = Loop()
-                self._loop.start()
-            if kind == PUB:
-                made = Pub(self._loop, checked)
-            elif kind == SUB:
-                made = Sub(self._loop, checked)
-            else:
-                raise OptionError(f"kind is mcast.PUB or mcast.SUB, not {kind!r}")
-            self._sockets = [socket for socket in self._sockets if not socket.finished]
-            self._sockets.append(made)
+                self._loop = loop = Loop()
+                _loops.add(loop)
+                loop.ended.add(lambda: _loops.discard(loop))
+                loop.start()
+            made = make(self._loop, checked, owner=self)
+            self._sockets.add(made)
         return made
 
     @property
@@ -81,13 +90,11 @@ class Context:
 
     def stats(self) -> dict[str, object]:
         """The kernel in use, turns of the loop, and the counters of every open socket."""
-        if self._error is not None:
-            raise self._error
-        sockets = [socket for socket in self._sockets if not socket.closed]
+        self._check()
         return {
             "kernel": kernel.NAME,
             "loop_turns": self._loop.turn_count if self._loop is not None else 0,
-            "sockets": [socket.stats() for socket in sockets],
+            "sockets": [socket.stats() for socket in list(self._sockets) if not socket.closed],
         }
 
     def term(self, linger: float | None = None) -> None:
@@ -95,24 +102,37 @@ class Context:
 
         Blocks until what was sent has left and repairs have been quiet for a quarter of a second,
         or the linger (``linger`` seconds, None: each socket's own) is over.
+
+        Raises: OptionError for a linger out of range; nothing is closed then.
         """
-        with self._lock:
-            if self._error is not None:
-                return
-            self._error = ClosedError("the context was closed; make a new one")
-            sockets, self._sockets = self._sockets, []
-            loop, self._loop = self._loop, None
-        for socket in sockets:
-            socket.close(linger)
-        _wait_for(sockets)
-        if loop is not None:
-            loop.stop()
+        closing = self._begin_term(linger)
+        if closing is not None:
+            loop, longest_s = closing
+            loop.join(longest_s + _GRACE_S)
 
     destroy = term
 
+    def _begin_term(self, linger: float | None) -> tuple[Loop, float] | None:
+        """Close everything without waiting: the loop that ends, and the longest linger."""
+        if linger is not None:
+            self._defaults.with_changes({"linger": linger})
+        with self._lock:
+            if self._error is not None:
+                return None
+            self._error = ClosedError("the context was closed; make a new one")
+            sockets = list(self._sockets)
+            loop, self._loop = self._loop, None
+        for socket in sockets:
+            socket.close(linger)
+        if loop is None:
+            return None
+        loop.finish()
+        # Links that were left before, or whose socket was collected, have lingers of their own.
+        lingers = [socket.linger for socket in sockets]
+        return loop, max(loop.ends_within_s, *lingers, 0.0)
+
     def __enter__(self) -> Context:
-        if self._error is not None:
-            raise self._error
+        self._check()
         return self
 
     def __exit__(
@@ -124,35 +144,45 @@ class Context:
         self.term()
 
     def __del__(self) -> None:
-        if self._error is None and not sys.is_finalizing():
-            self.term()
+        # Any thread may get here, within any call: nothing that blocks or takes a lock. The
+        # sockets are being collected, too, and tell their links to close.
+        if self._error is None and self._loop is not None:
+            self._loop.finish()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise type(self._error)(*self._error.args)
 
     def _abandon(self) -> None:
         """In a forked child: nothing of this works here any more, and no lock may be taken."""
         self._error = ForkedError("the context belongs to the parent process; make a new one here")
-        for socket in self._sockets:
+        for socket in list(self._sockets):
             socket._abandon()
-        if self._loop is not None:
-            self._loop.abandon()
-
-
-def _wait_for(sockets: Iterable[Socket]) -> None:
-    """Until all have finished; each knows its own linger, half a second on top is for the loop."""
-    for socket in sockets:
-        deadline = Deadline(socket.linger + 0.5)
-        for link in socket.links:
-            link.closed.wait(deadline.left)
 
 
 def _after_fork_in_child() -> None:
     for context in list(_contexts):
         context._abandon()
+    for loop in list(_loops):
+        loop.abandon()
     _contexts.clear()
+    _loops.clear()
 
 
 def _at_exit() -> None:
+    """Let publishers finish. Nobody who still waits is woken: daemon threads end where they are."""
+    longest_s = SocketOptions().linger  # of sockets that were collected just now
     for context in list(_contexts):
-        context.term()
+        if context._error is None:
+            for socket in list(context._sockets):
+                longest_s = max(longest_s, socket._leave_at_exit())
+    loops = list(_loops)
+    for loop in loops:
+        loop.finish()
+        longest_s = max(longest_s, loop.ends_within_s)
+    deadline = Deadline(longest_s + _GRACE_S)
+    for loop in loops:
+        loop.join(deadline.left)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -6,11 +6,13 @@ after ``close`` or a fork every call raises, and says why.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from threading import Lock
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeAlias
+from weakref import WeakMethod
 
 from mcast.endpoint import parse_endpoint
 from mcast.errors import (
@@ -25,11 +27,20 @@ from mcast.errors import (
 from mcast.events import Event
 from mcast.kernel import Buffer, Message, TopicFilter
 from mcast.options import OptionValue, SocketOptions
+from mcast.runtime import counters
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.links import MulticastLink
 from mcast.runtime.loop import Loop
 from mcast.runtime.queues import ReceiveQueue, Waiters
 from mcast.stats import Snapshot
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer as AnyBuffer  # part of the type checker, not installed
+
+    BytesLike: TypeAlias = AnyBuffer
+    """What may be sent: bytes, bytearray, memoryview, array.array, and what else is a buffer."""
+else:
+    BytesLike = bytes | bytearray | memoryview
 
 __all__ = [
     "DONTWAIT",
@@ -39,6 +50,7 @@ __all__ = [
     "PUB",
     "SNDMORE",
     "SUB",
+    "BytesLike",
     "Pub",
     "Socket",
     "SocketType",
@@ -69,14 +81,16 @@ class Socket:
 
     kind: SocketType
 
-    def __init__(self, loop: Loop, options: SocketOptions) -> None:
+    def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
+        self._error: ClosedError | None = None
         self._loop = loop
         self._options = options
+        self._owner = owner  # the context must live as long as a socket of it
         self._links: dict[str, MulticastLink] = {}
         self._leaving: list[MulticastLink] = []
         self._last_endpoint = ""
         self._lock = Lock()
-        self._error: ClosedError | None = None
+        self._retired: Snapshot = {}
 
     # Endpoints.
 
@@ -93,6 +107,7 @@ class Socket:
             self._check()
             if key in self._links:
                 raise EndpointError(f"already connected to {key}")
+            self._forget_left()
             self._links[key] = self._open(key)
             self._last_endpoint = key
 
@@ -114,6 +129,12 @@ class Socket:
         link.close(self._options.linger)
 
     unbind = disconnect
+
+    def _forget_left(self) -> None:
+        """Let go of endpoints that were left, and keep what they counted."""
+        for link in [link for link in self._leaving if link.closed.is_set()]:
+            self._leaving.remove(link)
+            counters.add_up(self._retired, link.stats(), leave_out=counters.GAUGES)
 
     @property
     def last_endpoint(self) -> str:
@@ -172,8 +193,8 @@ class Socket:
         wanted = flags & self._pollable
         if not wanted:
             return 0
-        if self._events_now() & wanted:
-            return self._events_now() & wanted
+        if held := self._events_now() & wanted:
+            return held
         self._waiters.wait(self._is_ready, deadline.left)
         self._check()
         return self._events_now() & wanted
@@ -198,6 +219,55 @@ class Socket:
     def _events_now(self) -> int:
         return self._pollable if self._is_ready() else 0
 
+    # What only some kinds can do.
+
+    def send(self, data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
+        """See ``Pub.send``. Raises: PatternError for a socket that only receives."""
+        self._refuse("send", data, flags, timeout)
+
+    def send_multipart(
+        self, parts: Sequence[BytesLike], flags: int = 0, *, timeout: float | None = None
+    ) -> None:
+        """See ``Pub.send_multipart``. Raises: PatternError for a socket that only receives."""
+        self._refuse("send", parts, flags, timeout)
+
+    def send_many(self, messages: Iterable[BytesLike], *, timeout: float | None = None) -> int:
+        """See ``Pub.send_many``. Raises: PatternError for a socket that only receives."""
+        self._refuse("send", messages, timeout)
+
+    def recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
+        """See ``Sub.recv``. Raises: PatternError for a socket that only sends."""
+        self._refuse("receive", flags, timeout)
+
+    def recv_multipart(self, flags: int = 0, *, timeout: float | None = None) -> list[bytes]:
+        """See ``Sub.recv_multipart``. Raises: PatternError for a socket that only sends."""
+        self._refuse("receive", flags, timeout)
+
+    def recv_many(self, count: int, *, timeout: float | None = None) -> list[bytes]:
+        """See ``Sub.recv_many``. Raises: PatternError for a socket that only sends."""
+        self._refuse("receive", count, timeout)
+
+    def recv_many_multipart(self, count: int, *, timeout: float | None = None) -> list[list[bytes]]:
+        """See ``Sub.recv_many_multipart``. Raises: PatternError for a socket that only sends."""
+        self._refuse("receive", count, timeout)
+
+    def subscribe(self, topic: BytesLike | str = b"") -> None:
+        """See ``Sub.subscribe``. Raises: PatternError for a socket that only sends."""
+        self._refuse("subscribe", topic)
+
+    def unsubscribe(self, topic: BytesLike | str = b"") -> None:
+        """See ``Sub.unsubscribe``. Raises: PatternError for a socket that only sends."""
+        self._refuse("subscribe", topic)
+
+    def events(self, timeout: float | None = 0) -> Iterator[Event]:
+        """See ``Sub.events``. Raises: PatternError for a socket that only sends."""
+        self._refuse("have events", timeout)
+
+    def _refuse(self, what: str, *_arguments: object) -> NoReturn:
+        self._check()
+        other = "SUB" if self.kind is SocketType.PUB else "PUB"
+        raise PatternError(f"a {self.kind.name} socket cannot {what}; use a {other} socket")
+
     # The end.
 
     @property
@@ -220,6 +290,8 @@ class Socket:
 
         Does not block: ``Context.term`` waits. A second call does nothing.
         """
+        if linger is not None:
+            self._options.with_changes({"linger": linger})  # nothing is closed if this raises
         with self._lock:
             if self._error is not None:
                 return
@@ -229,6 +301,25 @@ class Socket:
         for link in self._links.values():
             link.close(self._options.linger)
         self._closed()
+
+    def __del__(self) -> None:
+        # Any thread may get here, within any call, even the loop's while it holds a link's lock:
+        # leave everything to the loop, and give it nothing that leads back to this socket.
+        if self._error is None and hasattr(self, "_retired"):
+            links, linger, waiters = [*self._links.values()], self._options.linger, self._waiters
+
+            def close() -> None:
+                for link in links:
+                    link.close(linger)
+                waiters.close()
+
+            self._loop.call(close)
+
+    def _leave_at_exit(self) -> float:
+        """As the interpreter exits: close the links, wake nobody. Returns the linger."""
+        for link in list(self._links.values()):
+            link.close(self._options.linger, quietly=True)
+        return self._options.linger
 
     def _closed(self) -> None:
         """What a kind has to do when it closes."""
@@ -241,19 +332,20 @@ class Socket:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise self._error
+            # A new one each time: a shared one would gather every caller's traceback.
+            raise type(self._error)(*self._error.args)
 
     def stats(self) -> Snapshot:
-        """All counters, added up over the endpoints (``docs/reference/counters.md``)."""
+        """All counters, summed over the endpoints; ``docs/reference/counters.md`` has the list."""
         self._check()
-        links = list(self._links.values())
-        totals: Snapshot = {}
-        for link in links:
-            for name, count in link.stats().items():
-                if name.startswith(("repair_p", "gso", "gro", "txw_")):
-                    totals[name] = max(totals.get(name, 0), count)
-                else:
-                    totals[name] = totals.get(name, 0) + count
+        totals: Snapshot = dict.fromkeys(counters.ALL, 0)
+        counters.add_up(totals, self._retired)
+        for link in self.links:
+            counters.add_up(
+                totals,
+                link.stats(),
+                leave_out=() if link in self._links.values() else counters.GAUGES,
+            )
         return totals
 
     def __enter__(self) -> Self:
@@ -284,42 +376,47 @@ class Pub(Socket):
     kind = SocketType.PUB
     _pollable = POLLOUT
 
-    def __init__(self, loop: Loop, options: SocketOptions) -> None:
-        super().__init__(loop, options)
+    def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
+        super().__init__(loop, options, owner=owner)
         self._parts: list[Buffer] = []
         self._room = Waiters()
 
-    def send(self, data: Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
+    def send(self, data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
         """Publish one part. With ``flags=SNDMORE`` the message goes on with the next call.
 
         ``flags=DONTWAIT`` is ``timeout=0``. Blocks up to ``timeout`` seconds (None: for ever).
+        When the last part's call raises Again, the parts before it are kept: repeat that call.
+        Threads that share the socket use ``send_multipart`` instead of SNDMORE.
 
-        Raises: Again, MessageTooLongError, PatternError before any ``connect``, ClosedError.
+        Raises: Again, MessageTooLongError, PatternError before any ``connect``, ClosedError;
+        TypeError for a str.
         """
         if flags & SNDMORE:
             self._check()
-            self._parts.append(bytes(data))
+            self._check_parts(len(self._parts) + 2)
+            self._parts.append(bytes(_flat(data)))
             return
-        if self._parts:
-            parts, self._parts = [*self._parts, data], []
-        else:
-            parts = [data]
-        self._send(parts, 0 if flags & DONTWAIT else timeout)
+        self._send([data], 0 if flags & DONTWAIT else timeout)
 
     def send_multipart(
-        self, parts: Sequence[Buffer], flags: int = 0, *, timeout: float | None = None
+        self, parts: Sequence[BytesLike], flags: int = 0, *, timeout: float | None = None
     ) -> None:
         """Publish one message of several parts, delivered whole or not at all.
 
+        Parts of earlier calls with SNDMORE come first, and with SNDMORE the message goes on.
+
         Raises: as ``send``; OptionError if there is no part, or more than ``max_parts``.
         """
-        if not 1 <= len(parts) <= self._options.max_parts:
-            raise OptionError(
-                f"a message has 1 to {self._options.max_parts} parts, not {len(parts)}"
-            )
+        if isinstance(parts, bytes | bytearray | memoryview | str):
+            raise TypeError(f"parts is a sequence of parts, not one {type(parts).__name__}")
+        if flags & SNDMORE:
+            self._check()
+            self._check_parts(len(self._parts) + len(parts) + 1)
+            self._parts += [bytes(_flat(part)) for part in parts]
+            return
         self._send(parts, 0 if flags & DONTWAIT else timeout)
 
-    def send_many(self, messages: Iterable[Buffer], *, timeout: float | None = None) -> int:
+    def send_many(self, messages: Iterable[BytesLike], *, timeout: float | None = None) -> int:
         """Publish many messages of one part each, at the lowest cost per message.
 
         Returns how many were taken: all, unless ``timeout`` seconds ran out. Nothing is sent if
@@ -327,6 +424,10 @@ class Pub(Socket):
 
         Raises: MessageTooLongError, PatternError before any ``connect``, ClosedError.
         """
+        if self._parts:
+            raise PatternError("a message is under way since send(..., SNDMORE); finish it first")
+        if isinstance(messages, bytes | bytearray | memoryview | str):
+            raise TypeError(f"messages is a series of messages, not one {type(messages).__name__}")
         batch = [_flat(message) for message in messages]
         links = self._open_links()
         longest = max(map(len, batch), default=0)
@@ -341,22 +442,39 @@ class Pub(Socket):
                 return index
         return len(batch)
 
-    def _send(self, parts: Sequence[Buffer], timeout: float | None) -> None:
+    def _send(self, data: Sequence[BytesLike], timeout: float | None) -> None:
         links = self._open_links()
-        parts = [_flat(part) for part in parts]
+        parts = [_flat(part) for part in data]
+        begun = self._parts
+        if begun:
+            parts = begun + parts
+        self._check_parts(len(parts))
         size = sum(map(len, parts))
+        if begun:
+            self._parts = []
         self._check_size(size, size + _FRAME_HEAD_BYTES * len(parts), links)
-        if len(links) == 1:
-            links[0].send(parts, timeout)
-            return
+        try:
+            if len(links) == 1:
+                links[0].send(parts, timeout)
+            else:
+                self._send_to_all(links, parts, timeout)
+        except Again:
+            self._parts = begun
+            raise
+
+    def _send_to_all(
+        self, links: list[MulticastLink], parts: Sequence[Buffer], timeout: float | None
+    ) -> None:
         # All or none: wait until every endpoint has room. One that another thread then fills up
         # is waited for, since the others have it by now.
-        deadline = Deadline(timeout)
-        for link in links:
-            if not link.room.wait(link.has_room, deadline.left):
-                raise Again(f"the queue of {link.endpoint} is full; it drains at its rate")
+        if not self._room.wait(lambda: all(link.has_room() for link in links), timeout):
+            raise Again("an endpoint's queue is full; it drains at its rate")
         for link in links:
             link.send(parts, None)
+
+    def _check_parts(self, count: int) -> None:
+        if not 1 <= count <= self._options.max_parts:
+            raise OptionError(f"a message has 1 to {self._options.max_parts} parts, not {count}")
 
     def _open_links(self) -> list[MulticastLink]:
         self._check()
@@ -377,19 +495,7 @@ class Pub(Socket):
             )
 
     def _open(self, url: str) -> MulticastLink:
-        link = MulticastLink(parse_endpoint(url), self._options, self._loop)
-        self._wake_poller(link)
-        return link
-
-    def _wake_poller(self, link: MulticastLink) -> None:
-        """Pass the link's wake-ups on to whoever polls the socket."""
-
-        def pass_on() -> None:
-            self._room.wake()
-            if not link.closed.is_set():
-                link.room.add(pass_on)
-
-        link.room.add(pass_on)
+        return MulticastLink(parse_endpoint(url), self._options, self._loop, room=self._room)
 
     @property
     def _waiters(self) -> Waiters:
@@ -412,21 +518,28 @@ class Sub(Socket):
     kind = SocketType.SUB
     _pollable = POLLIN
 
-    def __init__(self, loop: Loop, options: SocketOptions) -> None:
-        super().__init__(loop, options)
+    def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
+        super().__init__(loop, options, owner=owner)
+        long_way = WeakMethod(self._recv)  # the loop's side must not keep the socket alive
+
+        def recv(flags: int = 0, *, timeout: float | None = None) -> bytes:
+            method = long_way()
+            assert method is not None  # whoever calls this holds the socket
+            return method(flags, timeout=timeout)
+
         self._queue = ReceiveQueue(
-            options.rcvhwm, raise_on_loss=options.on_loss == "raise", recv=self._recv
+            options.rcvhwm, raise_on_loss=options.on_loss == "raise", recv=recv
         )
         # One call of compiled code where a message waits; else it calls ``_recv``.
         self.recv = self._queue.inbox.recv  # type: ignore[method-assign]
         self._topics: dict[bytes, int] = {}
         self._filter = TopicFilter()
-        self._rest: list[bytes] = []
+        self._rest: deque[bytes] = deque()
         self._has_fd = False
 
     # Subscriptions.
 
-    def subscribe(self, topic: Buffer | str = b"") -> None:
+    def subscribe(self, topic: BytesLike | str = b"") -> None:
         """Receive messages whose first part starts with ``topic``; empty: all. Counts repetitions.
 
         In force for messages that arrive after the call.
@@ -437,7 +550,7 @@ class Sub(Socket):
             self._topics[key] = self._topics.get(key, 0) + 1
             self._apply_topics()
 
-    def unsubscribe(self, topic: Buffer | str = b"") -> None:
+    def unsubscribe(self, topic: BytesLike | str = b"") -> None:
         """Undo one ``subscribe`` of the same topic; a topic not subscribed to is ignored."""
         with self._lock:
             self._check()
@@ -466,14 +579,17 @@ class Sub(Socket):
 
     def _recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
         self._check()
-        if self._rest:
-            part = self._rest.pop()
+        while self._rest:
+            try:
+                part = self._rest.popleft()
+            except IndexError:  # another thread was faster
+                break
             self._hold()
             return part
         message = self._get(0 if flags & DONTWAIT else timeout)
         if isinstance(message, bytes):
             return message
-        self._rest = [*reversed(message[1:])]
+        self._rest.extend(message[1:])
         self._hold()
         return message[0]
 
@@ -483,8 +599,8 @@ class Sub(Socket):
         Raises: as ``recv``.
         """
         self._check()
-        if self._rest:
-            return self._take_rest()
+        if self._rest and (rest := self._take_rest()):
+            return rest
         message = self._get(0 if flags & DONTWAIT else timeout)
         return [message] if isinstance(message, bytes) else list(message)
 
@@ -523,25 +639,36 @@ class Sub(Socket):
 
         With the default only what is there already; with None it goes on until the socket closes.
         """
+        self._check()
+        return self._take_events(timeout)
+
+    def _take_events(self, timeout: float | None) -> Iterator[Event]:
+        queue = self._queue
         while True:
-            event = self._queue.take_event()
+            event = queue.take_event()
             if event is not None:
                 yield event
-            elif (
-                timeout == 0
-                or self.closed
-                or not self._queue.event_waiters.wait(self._queue.has_events, timeout)
-            ):
+                continue
+            if timeout == 0 or self.closed or queue.error is not None:
+                return
+            if not queue.event_waiters.wait(queue.has_events, timeout):
                 return
 
     def _take_rest(self) -> list[bytes]:
-        rest, self._rest = self._rest, []
+        taken: list[bytes] = []
+        while self._rest:
+            try:
+                taken.append(self._rest.popleft())
+            except IndexError:  # another thread was faster
+                break
         self._hold()
-        return rest[::-1]
+        return taken
 
     def _hold(self) -> None:
-        """The short way is closed while parts are left over, or a descriptor has to be kept right."""
+        """No short way while parts are left over, or a descriptor has to be kept right."""
         self._queue.inbox.hold = bool(self._rest) or self._has_fd
+        if self._has_fd:
+            self._queue.waiters.refresh()
 
     def _get(self, timeout: float | None) -> Message:
         return self._get_many(1, timeout)[0]
@@ -550,8 +677,8 @@ class Sub(Socket):
         self._check()
         if count < 1:
             raise OptionError(f"count is 1 or more, not {count}")
-        if self._rest:
-            return [tuple(self._take_rest())]
+        if self._rest and (rest := self._take_rest()):
+            return [tuple(rest)]
         try:
             return self._queue.get_many(count, timeout)
         except Again:
@@ -599,13 +726,23 @@ class Sub(Socket):
         self._queue.event_waiters.abandon()
 
 
-def _flat(data: Buffer) -> Buffer:
+def _flat(data: BytesLike) -> Buffer:
     """The same bytes with ``len`` counting bytes. Raises TypeError for what is not bytes-like."""
     if isinstance(data, bytes | bytearray):
         return data
-    view = memoryview(data)
-    return view if view.contiguous and view.format == "B" and view.ndim == 1 else view.tobytes()
+    view = _view(data)
+    if view.format == "B" and view.ndim == 1 and view.c_contiguous:
+        return view
+    return view.tobytes()
 
 
-def _topic(topic: Buffer | str) -> bytes:
-    return topic.encode() if isinstance(topic, str) else bytes(topic)
+def _view(data: BytesLike) -> memoryview:
+    try:
+        return memoryview(data)
+    except TypeError:
+        hint = "; encode it first" if isinstance(data, str) else ""
+        raise TypeError(f"a message is bytes-like, not {type(data).__name__}{hint}") from None
+
+
+def _topic(topic: BytesLike | str) -> bytes:
+    return topic.encode() if isinstance(topic, str) else _view(topic).tobytes()

@@ -15,17 +15,17 @@ import errno
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from random import Random
 from threading import Event as Flag
-from threading import Lock
+from threading import Lock, current_thread
 from time import monotonic_ns
 from typing import Final
 
 from mcast.endpoint import MulticastEndpoint
-from mcast.errors import Again, ClosedError, OptionError
+from mcast.errors import Again, ClosedError, OptionError, TransportError
 from mcast.kernel import Buffer, TopicFilter, UdpReader, UdpWriter
 from mcast.net.interfaces import Interface, resolve_interface
 from mcast.net.multicast import MulticastSockets
@@ -33,7 +33,6 @@ from mcast.net.udp import packed_address, packed_sockaddr
 from mcast.options import DEFAULT_MAXTPDU_BYTES, SocketOptions
 from mcast.pgm import PgmEngine, Transmit
 from mcast.pgm.events import GROUP
-from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
 from mcast.runtime.queues import ReceiveQueue, Waiters
 from mcast.stats import Snapshot
@@ -73,8 +72,9 @@ class MulticastLink:
         *,
         queue: ReceiveQueue | None = None,
         topic_filter: TopicFilter | None = None,
+        room: Waiters | None = None,
     ) -> None:
-        """With a ``queue`` it subscribes, without it publishes.
+        """With a ``queue`` it subscribes, without it publishes; then ``room`` hears of room.
 
         Raises ``InterfaceError``, ``TransportError`` or ``OptionError``; nothing stays open then.
         """
@@ -99,11 +99,14 @@ class MulticastLink:
         self._stage = _Stage.OPEN
         self._give_up_ns = _NEVER
         self._finished_ns = _NEVER
+        self._error: ClosedError | TransportError = ClosedError("the socket was closed")
+        self._is_quiet = False
+        self._overflow_count: int | None = None
         self._dropper = _Dropper(options) if options.drop_rate else None
         self.send_errors: Counter[str] = Counter()
         """Datagrams that the system refused, by errno name."""
-        self.room = Waiters()
-        """Publishers that wait for room."""
+        self.room = room if room is not None else Waiters()
+        """Publishers that wait for room, here or at another endpoint of the same socket."""
         self.closed = Flag()
         """Set when the link has left the loop."""
         self._sockets = MulticastSockets.open(
@@ -116,25 +119,29 @@ class MulticastLink:
             rcvbuf_bytes=options.rcvbuf or None,
             sndbuf_bytes=options.sndbuf or None,
         )
-        self._writer = UdpWriter()
-        self._sender_fd = self._sockets.sender.fileno()
-        self._group_fd = self._sockets.group.fileno()
-        self._engine = PgmEngine(
-            address=interface.packed_address,
-            group=packed_address(endpoint.group),
-            port=endpoint.port,
-            options=options,
-            dice=Random(os.urandom(16)),
-            now_ns=monotonic_ns(),
-            source_tsi=_new_tsi(endpoint.port) if queue is None else None,
-            topic_filter=topic_filter,
-        )
+        try:
+            self._writer = UdpWriter()
+            self._sender_fd = self._sockets.sender.fileno()
+            self._group_fd = self._sockets.group.fileno()
+            self._engine = PgmEngine(
+                address=interface.packed_address,
+                group=packed_address(endpoint.group),
+                port=endpoint.port,
+                options=options,
+                dice=Random(os.urandom(16)),
+                now_ns=monotonic_ns(),
+                source_tsi=_new_tsi(endpoint.port) if queue is None else None,
+                topic_filter=topic_filter,
+            )
+        except BaseException:  # such as MemoryError: the transmit window may take gigabytes
+            self._sockets.close()
+            raise
         with self._lock:
             self._transmit()
         fds = [self._group_fd]
         if self._sockets.repair is not None:
             fds.append(self._sockets.repair.fileno())
-        loop.call(lambda: loop.add(self, fds))
+        loop.call(lambda: loop.add(self, fds), self)
 
     # The application's side.
 
@@ -143,30 +150,32 @@ class MulticastLink:
 
         Raises ``Again`` when ``timeout`` seconds run out, ``ValueError`` if it can never fit.
         """
-        if not self._try_send(parts):
-            self._wait_for_room(lambda: self._try_send(parts), timeout)
+        # The attempt itself is what is waited for: room for a packet need not do for a message.
+        if not self._try_send(parts) and (
+            timeout == 0 or not self.room.wait(lambda: self._try_send(parts), timeout)
+        ):
+            raise Again("the publisher's queue is full; it drains at its rate")
 
     def send_many(self, messages: Sequence[Buffer], timeout: float | None) -> int:
         """Publish messages of one part; how many were taken, all of them unless time ran out."""
-        start = self._try_send_many(messages, 0)
-        if start < len(messages):
-            taken = [start]
+        taken = self._try_send_many(messages, 0)
+        if taken < len(messages) and timeout != 0:
 
             def go_on() -> bool:
-                taken[0] = self._try_send_many(messages, taken[0])
-                return taken[0] == len(messages)
+                nonlocal taken
+                taken = self._try_send_many(messages, taken)
+                return taken == len(messages)
 
-            try:
-                self._wait_for_room(go_on, timeout)
-            except Again:
-                return taken[0]
-        return len(messages)
+            self.room.wait(go_on, timeout)
+        return taken
 
     def has_room(self) -> bool:
         """True if ``send`` of a small message would not block."""
         source = self._engine.source
         if source is None or self._stage is not _Stage.OPEN:
             return True
+        if self._backlog:
+            return False
         return source.unsent_message_count < self._options.sndhwm and source.has_slots
 
     @property
@@ -180,18 +189,23 @@ class MulticastLink:
         with self._lock:
             self._engine.set_filter(topic_filter)
 
-    def close(self, linger: float) -> None:
-        """Stop accepting; the loop ends the link when its data is out, or after ``linger`` s."""
+    def close(self, linger: float, *, quietly: bool = False) -> None:
+        """Stop accepting; the loop ends the link when its data is out, or after ``linger`` s.
+
+        ``quietly``, as the interpreter exits: daemon threads that go on sending stop there instead
+        of dying with an error that nobody wants to see.
+        """
         with self._lock:
             if self._stage is not _Stage.OPEN:
                 return
+            self._is_quiet = quietly
             now_ns = monotonic_ns()
             self._stage = _Stage.DRAINING
             self._give_up_ns = now_ns + round(linger * 1e9)
             self._engine.flush(now_ns)
             self._transmit()
         self.room.wake()
-        self._loop.call(lambda: self._proceed(monotonic_ns()))
+        self._loop.call(lambda: self._proceed(monotonic_ns()), self)
 
     def abandon(self) -> None:
         """In a forked child: close the descriptors, send nothing, take no lock."""
@@ -202,7 +216,10 @@ class MulticastLink:
         """All counters of this endpoint, as a flat dict."""
         with self._lock:
             snapshot = self._engine.stats()
-        snapshot["rcvbuf_overflows"] = self._loop.overflow_count(self._group_fd)
+        overflow_count = self._overflow_count
+        if overflow_count is None:
+            overflow_count = self._loop.overflow_count(self._group_fd)
+        snapshot["rcvbuf_overflows"] = overflow_count
         snapshot["send_backlog"] = len(self._backlog)
         snapshot["gso"] = int(self._writer.gso)
         snapshot["gro"] = int(self._sockets.gro)
@@ -216,35 +233,40 @@ class MulticastLink:
     def _try_send(self, parts: Sequence[Buffer]) -> bool:
         with self._lock:
             self._check_open()
-            engine = self._engine
-            taken = engine.send(monotonic_ns(), parts)
+            taken = not self._is_held_up() and self._engine.send(monotonic_ns(), parts)
             self._transmit()
-            due_ns = engine.next_timeout_ns
-        self._loop.wake_before(due_ns)
+            due_ns = self._engine.next_timeout_ns
+        self._leave(due_ns)
         return taken
 
     def _try_send_many(self, messages: Sequence[Buffer], start: int) -> int:
         with self._lock:
             self._check_open()
-            engine = self._engine
-            reached = engine.send_many(monotonic_ns(), messages, start)
+            if not self._is_held_up():
+                start = self._engine.send_many(monotonic_ns(), messages, start)
             self._transmit()
-            due_ns = engine.next_timeout_ns
-        self._loop.wake_before(due_ns)
-        return reached
+            due_ns = self._engine.next_timeout_ns
+        self._leave(due_ns)
+        return start
 
-    def _wait_for_room(self, attempt: Callable[[], bool], timeout: float | None) -> None:
-        deadline = Deadline(timeout)
-        while True:
-            left = deadline.left
-            if left == 0 or not self.room.wait(self.has_room, left):
-                raise Again("the publisher's queue is full; it drains at its rate")
-            if attempt():
-                return
+    def _is_held_up(self) -> bool:
+        """True while the system takes nothing: its backlog is made of views of the window, so the
+        window must not move on and fill their slots anew."""
+        if self._backlog:
+            self._transmit()
+        return bool(self._backlog)
+
+    def _leave(self, due_ns: int) -> None:
+        self._loop.wake_before(due_ns)
+        if self.room.has_descriptor:
+            self.room.refresh()  # it may have become unready
 
     def _check_open(self) -> None:
         if self._stage is not _Stage.OPEN:
-            raise ClosedError("the socket was closed")
+            if self._is_quiet and current_thread().daemon:
+                self._lock.release()
+                Flag().wait()
+            raise type(self._error)(*self._error.args)
 
     # The loop's side.
 
@@ -255,6 +277,11 @@ class MulticastLink:
         if self._backlog:
             due_ns = _NEVER  # nothing can leave; the descriptor tells when
         return min(due_ns, self._finished_ns, self._give_up_ns)
+
+    @property
+    def gives_up_ns(self) -> int:
+        """When a closing link is over at the latest; 2^62 while it is open."""
+        return self._give_up_ns
 
     def handle_timeout(self, now_ns: int) -> None:
         """Serve the engine's timers, and the steps of closing. Loop thread."""
@@ -280,6 +307,8 @@ class MulticastLink:
             if not batch:
                 break
             with self._lock:
+                if self._stage is not _Stage.OPEN and self._queue is not None:
+                    return  # who joins again at once must hear nothing twice
                 if self._stage is _Stage.CLOSED:
                     return
                 for address, data, segment_bytes in batch:
@@ -298,16 +327,20 @@ class MulticastLink:
             self._transmit()
         self.room.wake()
 
-    def fail(self) -> None:
+    def fail(self, error: Exception) -> None:
         """A bug in this link: end it, and let nobody wait for it. Loop thread."""
+        self._error = TransportError(f"{self.endpoint} failed: {error!r}; make a new socket")
         self._stage = _Stage.CLOSED
+        if self._queue is not None:
+            self._queue.fail(self._error)
         self._finish()
 
     def _proceed(self, now_ns: int) -> None:
         """One step towards the end. Loop thread."""
         with self._lock:
             source = self._engine.source
-            if self._stage is _Stage.DRAINING and (source is None or not source.has_unsent):
+            is_drained = source is None or not (source.has_unsent or self._backlog)
+            if self._stage is _Stage.DRAINING and is_drained:
                 self._engine.close(now_ns)
                 self._transmit()
                 self._stage = _Stage.FINISHING
@@ -330,6 +363,7 @@ class MulticastLink:
         self._finish()
 
     def _finish(self) -> None:
+        self._overflow_count = self._loop.overflow_count(self._group_fd)
         self._loop.remove(self)
         self._sockets.close()
         self.room.wake()
@@ -367,7 +401,8 @@ class MulticastLink:
             self._loop.call(
                 lambda: self._loop.watch_writable(
                     self, self._sender_fd, bool(self._backlog) and self._stage is not _Stage.CLOSED
-                )
+                ),
+                self,
             )
 
     def _send_one(self, transmit: Transmit) -> Transmit | None:

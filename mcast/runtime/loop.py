@@ -3,7 +3,8 @@
 Owns the epoll set, the thread and the shared receive buffers. Links are touched by this thread,
 or by others under the link's own lock. Invariant: a link's timer is served on time although other
 threads move it: before it sleeps the loop first declares that it sleeps for ever, then looks at
-the timers, then says until when; whoever moves a timer looks at that declaration afterwards.
+the timers, then says until when; whoever moves a timer looks at that declaration afterwards. The
+thread ends by ``finish`` only, after its last link: an exception ends the link it came from.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from time import monotonic_ns
 from typing import Final, Protocol
 
 from mcast.kernel import UdpReader
+from mcast.runtime.queues import Waiters
 
 __all__ = ["Link", "Loop"]
 
@@ -38,6 +40,10 @@ class Link(Protocol):
     def next_timeout_ns(self) -> int:
         """When to call ``handle_timeout``."""
 
+    @property
+    def gives_up_ns(self) -> int:
+        """When a closing link is over at the latest; 2^62 while it is open."""
+
     def handle_timeout(self, now_ns: int) -> None:
         """Do what is due."""
 
@@ -47,49 +53,69 @@ class Link(Protocol):
     def handle_writable(self) -> None:
         """Go on sending."""
 
-    def fail(self) -> None:
+    def fail(self, error: Exception) -> None:
         """A bug: this link is over, the others live on."""
+
+    def abandon(self) -> None:
+        """In a forked child: close the descriptors, take no lock."""
 
 
 class Loop:
-    """The thread of one context. ``start`` and ``stop`` once each; the rest from any thread."""
+    """The thread of one context. ``start`` once; the rest from any thread."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Reentrant: collecting a socket may call in here from within.
+        self._wake_lock = threading.RLock()
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._links: list[Link] = []
         self._by_fd: dict[int, Link] = {}
-        self._mailbox: deque[Callable[[], None]] = deque()
+        self._mailbox: deque[tuple[Callable[[], None], Link | None]] = deque()
         self._sleeps_until_ns = _AWAKE
-        self._running = True
+        self._finishing = False
         self._reader = UdpReader()
         self._thread = threading.Thread(target=self._run, name="mcast-loop", daemon=True)
         self.turn_count = 0
         """Times round the loop."""
+        self.ended = Waiters()
+        """Whoever waits for the thread to end."""
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread and give back its descriptors; blocks until it has ended."""
+    def finish(self) -> None:
+        """End the thread as soon as every link has closed. Does not block and takes no lock."""
+        self._finishing = True
+        self._wake()
 
-        def end() -> None:
-            self._running = False
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the thread has ended; False if it has not within ``timeout`` seconds."""
+        if self._thread is threading.current_thread():
+            return False
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
-        self.call(end)
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+    @property
+    def ends_within_s(self) -> float:
+        """Seconds that the links which are closing may take at most."""
+        gives_up_ns = [link.gives_up_ns for link in self._links[:]]
+        last_ns = max((at_ns for at_ns in gives_up_ns if at_ns < _NEVER), default=0)
+        return max(0.0, (last_ns - monotonic_ns()) / 1e9)
 
     def abandon(self) -> None:
         """In a forked child: close the descriptors; the thread exists in the parent only."""
-        self._epoll.close()
-        os.close(self._wake_fd)
+        for link in self._links:
+            link.abandon()
+        wake_fd, self._wake_fd = self._wake_fd, -1
+        if wake_fd >= 0:
+            self._epoll.close()
+            os.close(wake_fd)
 
-    def call(self, function: Callable[[], None]) -> None:
-        """Have the loop thread call ``function`` soon."""
-        self._mailbox.append(function)
+    def call(self, function: Callable[[], None], link: Link | None = None) -> None:
+        """Have the loop thread call ``function`` soon; an exception in it ends ``link``."""
+        self._mailbox.append((function, link))
         self._wake()
 
     def wake_before(self, deadline_ns: int) -> None:
@@ -132,34 +158,41 @@ class Loop:
     # The thread.
 
     def _wake(self) -> None:
-        try:
-            os.eventfd_write(self._wake_fd, 1)
-        except OSError:  # the loop has ended; nobody needs waking
-            return
+        with self._wake_lock:
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
 
     def _run(self) -> None:
         try:
-            while self._running:
+            while self._links or self._mailbox or not self._finishing:
                 ready = self._sleep()
                 self.turn_count += 1
                 now_ns = monotonic_ns()
                 for fd, mask in ready:
                     self._serve(fd, mask, now_ns)
                 while self._mailbox:
-                    self._mailbox.popleft()()
+                    function, owner = self._mailbox.popleft()
+                    self._guard(owner, function)
                 for link in self._links[:]:
                     if link.next_timeout_ns <= now_ns:
                         self._guard(link, partial(link.handle_timeout, now_ns))
+        except Exception as error:  # a bug in the loop itself; nobody may wait for it for ever
+            _log.exception("the event loop failed, and with it every endpoint of the context")
+            for link in self._links[:]:
+                self.remove(link)
+                link.fail(error)
         finally:
-            self._epoll.close()
-            os.close(self._wake_fd)
-            self._wake_fd = -1
+            with self._wake_lock:
+                wake_fd, self._wake_fd = self._wake_fd, -1
+                self._epoll.close()
+                os.close(wake_fd)
+            self.ended.wake()
 
     def _sleep(self) -> list[tuple[int, int]]:
         """Wait for the next timer or descriptor; what is ready."""
         self._sleeps_until_ns = _NEVER
         due_ns = min((link.next_timeout_ns for link in self._links), default=_NEVER)
-        if self._mailbox:
+        if self._mailbox or (self._finishing and not self._links):
             due_ns = 0
         if self._sleeps_until_ns == _AWAKE:
             due_ns = 0  # somebody moved a timer meanwhile
@@ -184,11 +217,12 @@ class Loop:
         if mask & ~select.EPOLLOUT:
             self._guard(link, partial(link.handle_readable, now_ns, fd, self._reader))
 
-    def _guard(self, link: Link, method: Callable[[], None]) -> None:
+    def _guard(self, link: Link | None, method: Callable[[], None]) -> None:
         """A bug in one link ends that link, not the loop."""
         try:
             method()
-        except Exception:
+        except Exception as error:
             _log.exception("an endpoint failed; the others go on")
-            self.remove(link)
-            link.fail()
+            if link is not None:
+                self.remove(link)
+                link.fail(error)

@@ -14,9 +14,10 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from threading import Lock
+from threading import TIMEOUT_MAX, Lock
+from weakref import WeakMethod
 
-from mcast.errors import Again, LossError
+from mcast.errors import Again, ClosedError, LossError, TransportError
 from mcast.events import Event, LossReason, Lost
 from mcast.kernel import Inbox, Message
 from mcast.pgm import Messages
@@ -36,11 +37,13 @@ class Waiters:
         self._mutex = Lock()
         self._callbacks: list[Callable[[], None]] = []
         self._fd = -1
+        self._is_fd_ready: WeakMethod[Callable[[], bool]] | None = None
+        self._is_closed = False
 
     def wake(self) -> None:
         """Call everybody who waits, once."""
         if self._fd >= 0:
-            os.eventfd_write(self._fd, 1)
+            self.refresh()
         if self._callbacks:
             with self._mutex:
                 callbacks, self._callbacks = self._callbacks, []
@@ -69,42 +72,65 @@ class Waiters:
                 if is_ready():
                     return True
                 left = deadline.left
-                if left == 0 or not signal.acquire(timeout=-1 if left is None else left):
+                if left == 0 or not signal.acquire(
+                    timeout=-1 if left is None else min(left, TIMEOUT_MAX)
+                ):
                     return is_ready()
             finally:
                 self.discard(signal.release)
         return True
 
+    @property
+    def has_descriptor(self) -> bool:
+        """True if somebody asked for ``fileno``: call ``refresh`` where readiness may change."""
+        return self._fd >= 0
+
     def fileno(self, is_ready: Callable[[], bool]) -> int:
-        """A descriptor that polls readable while ``is_ready()`` may hold; made at first use."""
+        """A descriptor that polls readable while ``is_ready()``, a method; made at the first call.
+
+        Raises ``ClosedError``.
+        """
         with self._mutex:
+            if self._is_closed:
+                raise ClosedError("the socket was closed")
             if self._fd < 0:
+                # Weak, since the loop's side must not keep alive the socket that asks.
+                self._is_fd_ready = WeakMethod(is_ready)
                 self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        if is_ready():
-            os.eventfd_write(self._fd, 1)
+        self.refresh()
         return self._fd
 
-    def clear(self, is_ready: Callable[[], bool]) -> None:
-        """Make the descriptor unreadable unless ``is_ready()`` still holds."""
-        if self._fd < 0:
-            return
-        try:
-            os.eventfd_read(self._fd)
-        except BlockingIOError:
-            return
-        if is_ready():
-            os.eventfd_write(self._fd, 1)
+    def refresh(self) -> None:
+        """Make the descriptor readable or not, as things stand.
+
+        Whoever changes that calls this afterwards. The mutex makes the last of them see the latest
+        state, so that the descriptor is neither left unreadable nor readable for nothing.
+        """
+        with self._mutex:
+            is_ready = self._is_fd_ready() if self._is_fd_ready is not None else None
+            if self._fd < 0 or is_ready is None:
+                return
+            if is_ready():
+                os.eventfd_write(self._fd, 1)
+                return
+            try:
+                os.eventfd_read(self._fd)
+            except BlockingIOError:
+                return
 
     def close(self) -> None:
         """Wake everybody and give the descriptor back."""
         self.wake()
         with self._mutex:
+            self._is_closed = True
             if self._fd >= 0:
+                os.eventfd_write(self._fd, 1)  # wakes whoever is in a poll of it right now
                 os.close(self._fd)
                 self._fd = -1
 
     def abandon(self) -> None:
         """Give the descriptor back in a forked child, where no lock may be taken."""
+        self._is_closed = True
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -115,11 +141,15 @@ class ReceiveQueue:
 
     def __init__(self, hwm: int, *, raise_on_loss: bool, recv: Callable[..., bytes]) -> None:
         """``recv`` is what the inbox's own ``recv`` falls back to."""
-        self._hwm = hwm
-        self._raise_on_loss = raise_on_loss
+        self.hwm = hwm
+        """Most messages that may wait."""
+        self.raises_on_loss = raise_on_loss
+        """A loss is also raised where it happened."""
         self.inbox = Inbox(recv)
         """The messages; whoever reads it directly gets what ``get`` would give."""
+        self._mutex = Lock()  # of the events, and of the loss that is still growing
         self._events: deque[Event] = deque()
+        self._growing: LossError | None = None
         self.waiters = Waiters()
         """Whoever waits for messages."""
         self.event_waiters = Waiters()
@@ -129,6 +159,8 @@ class ReceiveQueue:
         self.events_dropped = 0
         """Events dropped because nobody took them."""
         self.is_closed = False
+        self.error: TransportError | None = None
+        """Why an endpoint died, if one did."""
 
     def __len__(self) -> int:
         return len(self.inbox)
@@ -148,37 +180,54 @@ class ReceiveQueue:
 
     def _put_messages(self, batch: Messages) -> None:
         messages = batch.messages
-        room = self._hwm - len(self.inbox)
-        if len(messages) <= room:
-            self.inbox.put(messages)
-            return
-        room = max(0, room)
-        self.inbox.put(messages[:room])
+        room = max(0, self.hwm - len(self.inbox))
         refused = len(messages) - room
-        self.refused_count += refused
-        self._put_loss(Lost(batch.tsi, batch.first, batch.last, refused, LossReason.APP_HWM))
+        if refused > 0:
+            del messages[room:]
+        if messages:
+            self.inbox.put(messages)
+            self._growing = None
+        if refused > 0:
+            self.refused_count += refused
+            self._put_loss(Lost(batch.tsi, batch.first, batch.last, refused, LossReason.APP_HWM))
 
     def _put_loss(self, lost: Lost) -> None:
-        last = self._events[-1] if self._events else None
-        # An overrun goes on batch after batch; it is one loss until somebody looks.
-        goes_on = (
-            isinstance(last, Lost)
-            and last.reason is LossReason.APP_HWM is lost.reason
-            and last.tsi == lost.tsi
-        )
-        if goes_on and isinstance(last, Lost):
-            self._events.pop()
-            lost = Lost(lost.tsi, last.first, lost.last, last.count + lost.count, lost.reason)
+        if self.raises_on_loss:
+            self._put_error(lost)
+        with self._mutex:
+            last = self._events[-1] if self._events else None
+            if (
+                isinstance(last, Lost)
+                and last.reason is LossReason.APP_HWM is lost.reason
+                and last.tsi == lost.tsi
+            ):
+                # An overrun goes on batch after batch; it is one loss until somebody looks.
+                count = last.count + lost.count
+                self._events[-1] = Lost(lost.tsi, last.first, lost.last, count, lost.reason)
+                return
         self._put_event(lost)
-        if self._raise_on_loss:
-            error = LossError(lost.tsi, lost.first, lost.last, lost.count, lost.reason.value)
-            self.inbox.put_error(error, goes_on)
+
+    def _put_error(self, lost: Lost) -> None:
+        with self._mutex:
+            growing = self._growing
+            if (
+                growing is not None
+                and growing.tsi == lost.tsi
+                and lost.reason is LossReason.APP_HWM
+            ):
+                growing.last = lost.last
+                growing.count += lost.count
+                return
+            error = _loss_error(lost)
+            self._growing = error if lost.reason is LossReason.APP_HWM else None
+            self.inbox.put_error(error)
 
     def _put_event(self, event: Event) -> None:
-        if len(self._events) >= EVENT_LIMIT:
-            self._events.popleft()
-            self.events_dropped += 1
-        self._events.append(event)
+        with self._mutex:
+            if len(self._events) >= EVENT_LIMIT:
+                self._events.popleft()
+                self.events_dropped += 1
+            self._events.append(event)
         self.event_waiters.wake()
 
     # The application's side.
@@ -187,35 +236,51 @@ class ReceiveQueue:
         """One to ``limit`` messages, without waiting for more than the first.
 
         Raises ``Again`` when ``timeout`` seconds run out or the queue is closed, ``LossError``
-        when a loss comes first.
+        when a loss comes first, ``TransportError`` when it would wait and an endpoint is dead.
         """
         deadline = Deadline(timeout)
-        while not (taken := self.inbox.get_many(limit)):
-            self.waiters.clear(self.is_ready)
-            if self.is_closed or not self.waiters.wait(self.is_ready, deadline.left):
-                raise Again(f"no message within {timeout} s")
-        if not len(self.inbox):
-            self.waiters.clear(self.is_ready)
+        try:
+            while not (taken := self.inbox.get_many(limit)):
+                if self.error is not None:
+                    raise TransportError(*self.error.args)
+                if self.is_closed or not self.waiters.wait(self.is_ready, deadline.left):
+                    raise Again(f"no message within {timeout} s")
+        except LossError as error:
+            with self._mutex:
+                if self._growing is error:
+                    self._growing = None
+            raise _loss_error(error) from None
+        finally:
+            if self.waiters.has_descriptor:
+                self.waiters.refresh()
         return taken
 
     def is_ready(self) -> bool:
         """True if ``get`` would not block."""
-        return len(self.inbox) > 0 or self.is_closed
+        return len(self.inbox) > 0 or self.is_closed or self.error is not None
+
+    def fail(self, error: TransportError) -> None:
+        """An endpoint is dead: whoever would wait for messages gets ``error`` instead."""
+        self.error = error
+        self.waiters.wake()
+        self.event_waiters.wake()
 
     def take_event(self) -> Event | None:
         """The oldest event that was not taken, or None."""
-        try:
-            return self._events.popleft()
-        except IndexError:
-            return None
+        with self._mutex:
+            return self._events.popleft() if self._events else None
 
     def has_events(self) -> bool:
         """True if ``take_event`` would return one, or never will again."""
-        return bool(self._events) or self.is_closed
+        return bool(self._events) or self.is_closed or self.error is not None
 
     def close(self) -> None:
         """Wake everybody; nothing more comes, and what waits is thrown away."""
-        self.is_closed = True
+        self.is_closed = self.inbox.hold = True
         self.inbox.clear()
         self.waiters.close()
         self.event_waiters.close()
+
+
+def _loss_error(lost: Lost | LossError) -> LossError:
+    return LossError(lost.tsi, lost.first, lost.last, lost.count, str(lost.reason))

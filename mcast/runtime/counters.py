@@ -1,0 +1,81 @@
+"""The list of a socket's counters: every name that ``stats`` has, and what it means.
+
+Owns the names and how endpoints are added up; the values belong to the engines, links and queues.
+Invariant: a socket reports every name of its list from its first moment on; only the reasons of
+``malformed_REASON`` and ``send_error_ERRNO`` come as they happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from mcast.stats import PgmCounters, Snapshot
+
+__all__ = ["ALL", "GAUGES", "QUEUE", "add_up", "descriptions"]
+
+_LINK: Final = {
+    "data_received": "Original data packets taken, in order or early.",
+    "rdata_received": "Repair packets taken.",
+    "bytes_received": "Payload bytes of both, the framing included.",
+    "duplicates": "Data packets that were here before.",
+    "messages_received": "Messages that the subscriptions let through.",
+    "messages_filtered": "Messages that no subscription asked for.",
+    "malformed_stream": "Data packets or messages given up: bad framing, or over a limit.",
+    "messages_sent": "Messages that `send` took.",
+    "messages_unsent": "Messages that wait for the rate. A gauge.",
+    "txw_trail": "Oldest packet that can be repaired. A gauge, the highest of all endpoints.",
+    "txw_lead": "Newest packet sent or waiting. A gauge, the highest of all endpoints.",
+    "peers": "Sources followed. A gauge.",
+    "repair_p50_s": "Median seconds from noticing a gap to filling it. The worst endpoint's.",
+    "repair_p99_s": "The 99th percentile of the same.",
+    "rcvbuf_overflows": "Datagrams that the system dropped because the receive buffer was full.",
+    "send_backlog": "Packet runs that the system does not take now. A gauge.",
+    "gso": "1 if packets leave in runs (UDP_SEGMENT). A gauge.",
+    "gro": "1 if packets arrive in runs (UDP_GRO). A gauge.",
+    "rcvbuf_bytes": "Size of the receive buffer granted. A gauge.",
+}
+
+QUEUE: Final = {
+    "queued": "Messages that wait for `recv`. A gauge.",
+    "queue_refused": "Messages dropped because `rcvhwm` was reached; each is in a `Lost` event.",
+    "events_dropped": "Events dropped because nobody took them.",
+}
+"""What a SUB has beside ``ALL``."""
+
+ALL: Final[tuple[str, ...]] = (*PgmCounters().snapshot(), *_LINK)
+"""The names that every socket reports."""
+
+GAUGES: Final = frozenset(
+    {
+        "messages_unsent",
+        "txw_trail",
+        "txw_lead",
+        "peers",
+        "repair_p50_s",
+        "repair_p99_s",
+        "send_backlog",
+        "gso",
+        "gro",
+        "rcvbuf_bytes",
+    }
+)
+"""Names whose values go down, too, and end with their endpoint."""
+
+_HIGHEST: Final = GAUGES - {"messages_unsent", "peers", "send_backlog"}
+
+
+def add_up(totals: Snapshot, addend: Snapshot, *, leave_out: Collection[str] = ()) -> None:
+    """Add an endpoint's counters to ``totals``; of some gauges the highest is taken."""
+    for name, count in addend.items():
+        if name in leave_out:
+            continue
+        if name in _HIGHEST:
+            totals[name] = max(totals.get(name, 0), count)
+        else:
+            totals[name] = totals.get(name, 0) + count
+
+
+def descriptions() -> dict[str, str]:
+    """What each counter of links and queues means, by name; ``PgmCounters`` documents its own."""
+    return {**_LINK, **QUEUE}
