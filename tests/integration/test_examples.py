@@ -1,7 +1,8 @@
-"""Every program in docs/examples runs, ends, and prints what its text promises.
+"""Every program of the documentation runs, ends, and prints what its text promises.
 
-Each runs as users run it, in a process of its own, on loopback, with a group and port of its own
-so that runs side by side don't hear each other.
+These are the files in docs/examples, the Python of README.md, and the blocks of the other pages
+that are marked ``python run``. Each runs as users run it, in a process of its own, on loopback,
+with a group and port of its own so that runs side by side don't hear each other.
 """
 
 from __future__ import annotations
@@ -43,6 +44,25 @@ EXPECTED: dict[str, list[str]] = {
 
 URL_COUNTS = {"poller.py": 2}
 
+_BLOCK = re.compile(r"^```python( run)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_URL = re.compile(r"epgm://lo;[\d.]+:\d+")
+
+
+def runnable_blocks() -> dict[str, str]:
+    """Runnable code by page and place."""
+    found: dict[str, str] = {}
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        blocks = [
+            match[2]
+            for match in _BLOCK.finditer(page.read_text())
+            if match[1] or page.name == "README.md"
+        ]
+        found |= {f"{page.relative_to(ROOT)}-{i}": block for i, block in enumerate(blocks, 1)}
+    return found
+
+
+BLOCKS = runnable_blocks()
+
 
 def free_urls(count: int) -> list[str]:
     """Endpoints on loopback whose ports nobody else has now."""
@@ -55,8 +75,9 @@ def free_urls(count: int) -> list[str]:
     return urls
 
 
-def run_example(name: str) -> list[str]:
-    command = [sys.executable, str(EXAMPLES / name), *free_urls(URL_COUNTS.get(name, 1))]
+def run_python(*arguments: str) -> list[str]:
+    """The lines that Python with these arguments prints; it has to end well and in time."""
+    command = [sys.executable, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False
@@ -68,13 +89,35 @@ def run_example(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_an_example_prints_what_it_promises(name: str) -> None:
-    lines = run_example(name)
+    lines = run_python(str(EXAMPLES / name), *free_urls(URL_COUNTS.get(name, 1)))
     patterns = EXPECTED[name]
     if name == "poller.py":
         lines, patterns = sorted(lines), sorted(patterns)
     assert len(lines) == len(patterns), lines
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(pattern, line), line
+
+
+@pytest.mark.parametrize("place", BLOCKS)
+def test_a_runnable_block_of_a_page_runs(place: str) -> None:
+    """All URLs of a block become one, which is what its sockets have to agree on."""
+    (url,) = free_urls(1)
+    run_python("-c", _URL.sub(url, BLOCKS[place]))
+
+
+def test_the_first_steps_print_what_the_tutorial_shows() -> None:
+    """Word for word where it can be, in form where figures differ from run to run."""
+    page = "docs/tutorial/first-steps.md"
+    text = (ROOT / page).read_text()
+    (url,) = free_urls(1)
+    first, second, third = (_URL.sub(url, BLOCKS[f"{page}-{i}"]) for i in (1, 2, 3))
+    assert "\n".join(run_python("-c", first)) in text
+    complete, figures = run_python("-c", second)
+    assert complete in text
+    assert re.fullmatch(r"dropped: [1-9]\d* repaired: [1-9]\d*", figures)
+    received, lost = run_python("-c", third)
+    assert re.fullmatch(r"[1-4]\d{3} of 5000 messages; [1-9]\d* packets lost", received)
+    assert lost.startswith("Lost(tsi='")
 
 
 def test_every_example_is_run_and_has_a_main() -> None:
