@@ -21,9 +21,9 @@ from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
 from mcast.sockets import PUB, SUB, Pub, Socket, SocketType, Sub
 
-__all__ = ["Context"]
+__all__ = ["GRACE_S", "Context"]
 
-_GRACE_S: Final = 0.5
+GRACE_S: Final = 0.5
 """What closing may take beyond the linger: the loop has other links to serve."""
 
 _contexts: WeakSet[Context] = WeakSet()
@@ -108,7 +108,7 @@ class Context:
         closing = self._begin_term(linger)
         if closing is not None:
             loop, longest_s = closing
-            loop.join(longest_s + _GRACE_S)
+            loop.join(longest_s + GRACE_S)
 
     destroy = term
 
@@ -180,7 +180,7 @@ def _at_exit() -> None:
     for loop in loops:
         loop.finish()
         longest_s = max(longest_s, loop.ends_within_s)
-    deadline = Deadline(longest_s + _GRACE_S)
+    deadline = Deadline(longest_s + GRACE_S)
     for loop in loops:
         loop.join(deadline.left)
 

@@ -78,6 +78,8 @@ class Loop:
         self._thread = threading.Thread(target=self._run, name="mcast-loop", daemon=True)
         self.turn_count = 0
         """Times round the loop."""
+        self.has_ended = False
+        """The thread has given everything back."""
         self.ended = Waiters()
         """Whoever waits for the thread to end."""
 
@@ -186,6 +188,7 @@ class Loop:
                 wake_fd, self._wake_fd = self._wake_fd, -1
                 self._epoll.close()
                 os.close(wake_fd)
+            self.has_ended = True
             self.ended.wake()
 
     def _sleep(self) -> list[tuple[int, int]]:
