@@ -320,6 +320,8 @@ class Fault:
             raise LabError(f"nft named no handle for {condition!r}: {answer!r}")
         self._handle: int | None = int(found[1])
         self._dropped = 0
+        self.healed_at = 0.0
+        """``time.monotonic()`` just before the rule was removed; 0 while it is in force."""
 
     @property
     def dropped(self) -> int:
@@ -340,6 +342,7 @@ class Fault:
         """Remove the rule; safe to call twice."""
         if self._handle is not None:
             _ = self.dropped
+            self.healed_at = time.monotonic()
             self.host.nft(f"delete rule inet lab faults handle {self._handle}\n")
             self._handle = None
 

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from workload import SHAPES, Ledger, Workload, add_to_digest
+from workload import SHAPES, Ledger, Workload, add_to_digest, identify
 
 import mcast
 from mcast import kernel
@@ -127,6 +127,7 @@ def subscribe(socket: mcast.Sub, options: argparse.Namespace, workload: Workload
         events=events,
         stats=stats,
         pauses=account.pauses,
+        progress=account.progress,
         **context_stats,
         **account.summary(),
     )
@@ -144,12 +145,18 @@ class _Account:
         self.pauses: list[tuple[float, float]] = []
         """Each silence of more than half a second: when the last batch before it, and the first
         after it, were taken."""
+        self.progress: list[tuple[float, int]] = []
+        """Every 20 ms: when a batch was taken, and the counter of its last message."""
 
     def enter(self, batch: list[list[bytes]], at: float) -> None:
         self.first_at = self.first_at or at
         if self.last_at and at - self.last_at > 0.5:
             self.pauses.append((self.last_at, at))
         self.last_at = at
+        if not self.progress or at - self.progress[-1][0] >= 0.02:
+            name = identify(batch[-1])
+            if name is not None:
+                self.progress.append((at, name[2]))
         if self._options.check_later:
             self._kept.append(batch)
             self._kept_count += len(batch)

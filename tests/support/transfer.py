@@ -73,6 +73,8 @@ class Transfer:
     """Packets that the loss rules dropped, by host."""
     seconds: float
     """From the first message sent to the last ledger closed."""
+    source: dict[str, object] = field(default_factory=dict)
+    """The publisher's counters, if it is mcast."""
 
     def complaints(self) -> list[str]:
         """Return one sentence per subscriber that did not get everything, whole, in order, once."""
@@ -134,9 +136,10 @@ def transfer(
     seconds = time.monotonic() - start
     sent = sending.wait_json("sent", timeout_s=timeout_s)
     sending.tell("quit")
+    counters = sending.wait_json("stats", timeout_s=timeout_s) if publisher.name == "mcast" else {}
     dropped = [fault.dropped for fault in faults]
     for fault in faults:
         fault.heal()
     for process in (sending, *receiving):
         process.wait(timeout_s=_START_LIMIT_S)
-    return Transfer(sent=sent, ledgers=ledgers, dropped=dropped, seconds=seconds)
+    return Transfer(sent=sent, ledgers=ledgers, dropped=dropped, seconds=seconds, source=counters)

@@ -28,7 +28,7 @@ __all__ = ["HEADER", "SHAPES", "Ledger", "Workload", "identify"]
 HEADER = struct.Struct("!QIQII")
 """incarnation, stream, counter, bytes of all parts together, CRC-32 of everything but itself."""
 
-SHAPES = "mixed, single, or fixed:BYTES"
+SHAPES = "mixed, headed, single, or fixed:BYTES"
 
 _CRC = struct.Struct("!I")
 _CRC_OFFSET = HEADER.size - _CRC.size
@@ -41,9 +41,10 @@ _EXAMPLE_COUNT = 5
 class Workload:
     """The messages of one publisher: ``message(i)`` is the same bytes in every process.
 
-    ``shape`` is ``mixed`` (1 B to 100 KiB, 1 to 5 parts, about 1.3 KiB on average), ``single``
-    (the same sizes from 32 B up, always one part, safe with several publishers in one group, where
-    a libzmq SUB may join parts of different sources) or ``fixed:BYTES`` (one part of that size).
+    ``shape`` is ``mixed`` (1 B to 100 KiB, 1 to 5 parts, about 1.3 KiB on average), ``headed`` (the
+    same with a header in every first part, for several streams in one ledger), ``single`` (the same
+    sizes from 32 B up, always one part, safe with several publishers in one group, where a libzmq
+    SUB may join parts of different sources) or ``fixed:BYTES`` (one part of that size).
     """
 
     def __init__(
@@ -54,10 +55,11 @@ class Workload:
         self.stream = stream
         self.incarnation = incarnation
         kind, _, size = shape.partition(":")
-        if kind not in ("mixed", "single", "fixed"):
+        if kind not in ("mixed", "headed", "single", "fixed"):
             raise ValueError(f"shape {shape!r} is unknown: use {SHAPES}")
         self._fixed_bytes = max(int(size), HEADER.size) if kind == "fixed" else 0
         self._single = kind == "single"
+        self._headed = kind == "headed"
         self._salt = (seed << 20) ^ (stream << 10) ^ incarnation
         self._filler = random.Random(self._salt).randbytes(_FILLER_BYTES)
 
@@ -73,6 +75,8 @@ class Workload:
                 sizes = [max(total, HEADER.size)]
             else:
                 sizes = _part_sizes(total, dice)
+            if self._headed:
+                sizes[0] = max(sizes[0], HEADER.size)
         start = (counter * 7919) % (_FILLER_BYTES - _LARGEST_BYTES - 8)
         parts = []
         for size in sizes:
