@@ -21,6 +21,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 TIMEOUT_S = 60
 
 EXPECTED: dict[str, list[str]] = {
+    "asyncio_ticker.py": [r"PeerJoined", r"1000 messages in order"],
     "hello.py": [r"hello", r"PeerJoined"],
     "losses.py": [
         r"dropped [1-9]\d* packets, repaired [1-9]\d*",
