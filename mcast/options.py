@@ -123,10 +123,11 @@ class SocketOptions:
 
     64 KiB to 16 GiB; 64 MiB hold 0.6 s of full packets at 800 Mbit/s. Touched as it fills.
     """
-    rxw_bytes: int = 32 * _MIB
+    rxw_bytes: int = 64 * _MIB
     """Most bytes of early packets held for each source while a gap is repaired.
 
-    64 KiB to 16 GiB. Beyond it early packets are dropped, counted, and repaired later.
+    64 KiB to 16 GiB; the default is what a publisher's window holds. Repairs may exceed it by a
+    quarter. Beyond it early packets are dropped, counted, and repaired later.
     """
     multicast_hops: int = 1
     """Time to live of multicast packets, 0 (this host) to 255. Default as libzmq."""

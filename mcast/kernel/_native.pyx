@@ -53,7 +53,7 @@ from libc.errno cimport (
     EOPNOTSUPP,
     errno,
 )
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -950,6 +950,23 @@ cdef class ReceiveSlots:
             return min(start, buffer.len)
         finally:
             PyBuffer_Release(&buffer)
+
+    def number_of(self, data, Py_ssize_t start, Py_ssize_t segment_bytes):
+        """As ``reference.ReceiveSlots.number_of``."""
+        cdef Py_buffer buffer
+        cdef const uint8_t *packet
+        cdef long long sqn = -1
+        PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
+        try:
+            if 0 <= start < buffer.len:
+                packet = <const uint8_t *>buffer.buf + start
+                if self._is_plain(packet, min(segment_bytes, buffer.len - start)):
+                    sqn = self.lead + <int32_t>(mcast_get32(packet + 16) - <uint32_t>self.lead)
+                    if sqn - self._trail_distance(packet) > self.next:
+                        sqn = -1
+        finally:
+            PyBuffer_Release(&buffer)
+        return sqn
 
     def store(self, long long sqn, packet):
         """As ``reference.ReceiveSlots.store``."""

@@ -582,6 +582,17 @@ class ReceiveSlots:
             start += segment_bytes
         return min(start, size)
 
+    def number_of(self, data: memoryview, start: int, segment_bytes: int) -> int:
+        """The number of the packet at ``start`` of a run if it is plain and its trail has not
+        passed ``next``; else -1."""
+        packet = data[start : start + segment_bytes]
+        if not self._is_plain(packet):
+            return -1
+        # The number nearest to the lead, as serial arithmetic has it.
+        ahead = (self._sqn(packet) - self.lead + _HALF_SPACE) & _SQN_MASK
+        sqn = self.lead + ahead - _HALF_SPACE
+        return sqn if sqn - self._trail_distance(packet) <= self.next else -1
+
     def store(self, sqn: int, packet: Buffer) -> bool:
         """Keep one data packet that the caller has checked; False if it is held or was decoded.
 

@@ -162,8 +162,39 @@ class Receiver:
             if start < size and slots.lead >= slots.next:
                 start = slots.store_run(data, start, segment_bytes, self._options.rxw_bytes)
             if start == before:
-                break
+                start = self._take_out_of_sequence(now_ns, data, start, segment_bytes)
+                if start == before:
+                    break
         return start
+
+    def _take_out_of_sequence(
+        self, now_ns: int, data: memoryview, start: int, segment_bytes: int
+    ) -> int:
+        """A plain packet that opens a gap, fills one, came before or has no room; where the next
+        to be looked at starts, ``start`` itself if it is out of the ordinary."""
+        slots, gaps = self._slots, self._gaps
+        sqn = slots.number_of(data, start, segment_bytes)
+        if sqn < 0 or sqn - slots.lead > _JUMP_LIMIT:
+            return start
+        end = min(start + segment_bytes, len(data))
+        if sqn < slots.next or slots.holds(sqn):
+            slots.duplicate_count += 1
+        elif sqn > slots.lead:
+            if not self._has_room(sqn, end - start):
+                # As if the rest of the run had not come: it is missed with the next that does.
+                self._counters.rxw_full += -(-(len(data) - start) // segment_bytes)
+                return len(data)
+            if gaps.is_full:
+                return start
+            self._open_gap(now_ns, sqn - 1)
+            return slots.store_run(data, start, segment_bytes, self._options.rxw_bytes)
+        elif gaps.is_full or not self._has_room(sqn, end - start):
+            return start
+        else:
+            self._note_repair(now_ns, gaps.fill(sqn), 1)
+            slots.store(sqn, data[start:end])
+            self._settle(now_ns)
+        return end
 
     def handle_data(self, now_ns: int, packet: Packet, raw: memoryview) -> None:
         """One ODATA or RDATA packet that the fast path left: early, late, or with options."""
@@ -351,10 +382,13 @@ class Receiver:
 
     def _has_room(self, sqn: int, size_bytes: int) -> bool:
         slots = self._slots
-        return sqn == slots.next or (
-            sqn - slots.next < _SPAN_LIMIT
-            and slots.stored_bytes + size_bytes <= self._options.rxw_bytes
-        )
+        if sqn == slots.next:
+            return True
+        limit_bytes = self._options.rxw_bytes
+        if sqn <= slots.lead:
+            limit_bytes += limit_bytes // 4  # a repair was asked for, and is nearer to the front
+        fits = slots.stored_bytes + size_bytes <= limit_bytes
+        return fits and sqn - slots.next < _SPAN_LIMIT
 
     def _advance_trail(self, trail: int) -> None:
         """The source can no longer repair below ``trail`` (section 6.3: such packets are lost)."""
@@ -364,6 +398,9 @@ class Receiver:
     def _settle(self, now_ns: int) -> None:
         """Deliver and report whatever has come to the front of the window."""
         slots = self._slots
+        front = self._gaps.front
+        if front is not None and front.first == slots.next and front.state is not GapState.LOST:
+            return  # nothing has
         while True:
             flagged = slots.release(self._out)
             if flagged is not None:
