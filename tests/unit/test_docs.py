@@ -31,6 +31,9 @@ _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _TEST_NAME = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 _FILE_NAME = re.compile(r"`((?:mcast|tests|tools|docs|pgm|net|runtime|kernel)/[\w./]+)`")
+_VALUE = r"([\d,]+ [KMG]iB|\d[\d,.]*(?:e-?\d+)?)"
+_DEFAULT_BEHIND = re.compile(rf"`(\w+)`(?:, | of them \(| \(){_VALUE}(?= s\b|\)|,| or)")
+_DEFAULT_BEFORE = re.compile(rf"{_VALUE} \(`(\w+)`\)")
 _COUNTER = re.compile(r'stats(?:\(\))?\["(\w+)"\]')
 
 
@@ -126,6 +129,23 @@ def reference_faults(text: str) -> list[str]:
     return faults
 
 
+def default_faults(text: str) -> list[str]:
+    """Defaults that a page states beside an option's name and that are others by now."""
+    make = gendocs().default_of
+    options = SocketOptions()
+    defaults = {name: make(name, getattr(options, name)) for name in SocketOptions.__slots__}
+    defaults["repair_deadline"] = f"{options.timers.repair_deadline_ns / 1e9:g}"
+    defaults["peer_expiry"] = f"{options.timers.peer_expiry_ns / 1e9:g}"
+    plain = " ".join(prose(text).split())
+    stated = _DEFAULT_BEHIND.findall(plain)
+    stated += [(name, value) for value, name in _DEFAULT_BEFORE.findall(plain)]
+    return [
+        f"{name} is {defaults[name]}, not {value}"
+        for name, value in stated
+        if name in defaults and value != defaults[name]
+    ]
+
+
 @every_page
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert link_faults(page, page.read_text()) == []
@@ -139,6 +159,12 @@ def test_python_on_a_page_compiles_and_uses_known_options(page: Path) -> None:
 @every_page
 def test_what_a_page_refers_to_exists(page: Path) -> None:
     assert reference_faults(page.read_text()) == []
+
+
+@every_page
+def test_defaults_that_a_page_states_are_the_defaults(page: Path) -> None:
+    if page.parent.name != "decisions":  # which tell what was so when they were made
+        assert default_faults(page.read_text()) == []
 
 
 @every_page
@@ -222,6 +248,18 @@ def test_a_planted_mistake_in_code_is_found() -> None:
     assert code_faults("```python\nx = = 1\n```\n") == ["line 1 of a block: invalid syntax"]
     wrong = "```python run\nctx.socket(mcast.PUB, rates=1)\n```\n"
     assert code_faults(wrong) == ["unknown option rates"]
+
+
+def test_a_planted_wrong_default_is_found() -> None:
+    text = (
+        "`sndhwm` of them (7), `rate` (800e6), `txw_bytes`, 1 MiB, 3 (`linger`), `coalesce` (2 s)"
+    )
+    assert [fault.split()[0] for fault in default_faults(text)] == [
+        "sndhwm",
+        "txw_bytes",
+        "coalesce",
+        "linger",
+    ]
 
 
 def test_a_planted_reference_to_nothing_is_found() -> None:
