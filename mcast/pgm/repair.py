@@ -27,6 +27,7 @@ class RepairQueue:
         self._bucket = TokenBucket(bits_per_s, burst_bytes)
         self._holdoff_ns = holdoff_ns
         self._wanted: dict[int, None] = {}
+        self._trail = self._swept_trail = 0
         self._accepted_ns: OrderedDict[int, int] = OrderedDict()
 
     def __len__(self) -> int:
@@ -49,12 +50,15 @@ class RepairQueue:
 
     def take(self, now_ns: int, max_packet_count: int) -> tuple[int, int] | None:
         """The next stretch of numbers as (first, count), or None if nothing may be sent now."""
-        if not self._wanted or self._bucket.available_bytes(now_ns) <= 0:
+        wanted = self._wanted
+        while wanted and (first := next(iter(wanted))) < self._trail:
+            del wanted[first]
+        if not wanted or self._bucket.available_bytes(now_ns) <= 0:
             return None
-        first = next(iter(self._wanted))
+        first = next(iter(wanted))
         count = 0
-        while count < max_packet_count and first + count in self._wanted:
-            del self._wanted[first + count]
+        while count < max_packet_count and first + count in wanted:
+            del wanted[first + count]
             count += 1
         return first, count
 
@@ -70,9 +74,14 @@ class RepairQueue:
             self._accepted_ns[sqn] = now_ns
 
     def forget_below(self, trail: int) -> None:
-        """The window has moved on."""
-        for sqn in [sqn for sqn in self._wanted if sqn < trail]:
-            del self._wanted[sqn]
+        """The window has moved on. Cheap, however often it does and however much is queued."""
+        self._trail = trail
+        # A sweep looks at everything, so it waits until the trail has moved by as much; until then
+        # ``take`` passes over what is gone.
+        if trail - self._swept_trail >= len(self._wanted) // 16:
+            self._swept_trail = trail
+            for sqn in [sqn for sqn in self._wanted if sqn < trail]:
+                del self._wanted[sqn]
 
     def next_timeout_ns(self) -> int | None:
         """When ``take`` may return something, or None if nothing is queued."""

@@ -197,11 +197,14 @@ class Source:
         while start < len(messages):
             end = min(len(messages), start + self._hwm - slots.unsent_message_count)
             reached = slots.append_many(messages, start, max(start, end))
-            if slots.next - slots.unsent >= self._run_packets or reached < len(messages):
-                self._emit_data(now_ns)
-            if reached == start:
-                break
+            is_stuck = reached == start
             start = reached
+            if slots.next - slots.unsent >= self._run_packets or reached < len(messages):
+                unsent = slots.unsent
+                self._emit_data(now_ns)
+                is_stuck = is_stuck and slots.unsent == unsent
+            if is_stuck:
+                break
         self._leave_or_wait(now_ns)
         return start
 
@@ -291,7 +294,7 @@ class Source:
 
     def _await_company(self) -> None:
         """See to it that the open packet leaves in time; until then more may be added to it."""
-        if not self._slots.open_bytes:
+        if not self.has_unsent:
             self._due[_Timer.COALESCE] = _NEVER
             return
         # While the rate holds it up it may as well fill.
@@ -317,8 +320,8 @@ class Source:
                 )
                 break
             first = slots.unsent
-            affordable = max(1, int(min(allowed, _RUN_BYTES_LIMIT) // self._packet_cost_bytes))
-            run = slots.take_run(min(self._run_packets, affordable))
+            affordable = min(self._run_packets, allowed / self._packet_cost_bytes)
+            run = slots.take_run(max(1, int(affordable)))
             if run is None:  # cannot be while packets wait
                 break
             view, segment_bytes = run
