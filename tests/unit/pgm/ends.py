@@ -57,7 +57,9 @@ class End:
         self.now_ns = end_ns
 
     def drain(self) -> None:
-        self.transmits += [(self.now_ns - T0, item) for item in self.engine.take_transmits()]
+        # Copied now: a repair rewrites the window that the transmit is a view of.
+        for item in self.engine.take_transmits():
+            self.transmits.append((self.now_ns - T0, item._replace(data=bytes(item.data))))
         for event in self.engine.take_events():
             if isinstance(event, Messages):
                 self.stream += event.messages
@@ -158,7 +160,7 @@ class Publisher(End):
         return self.engine.source.window
 
 
-def publisher(tsi: bytes = TSI, **options: object) -> Publisher:
+def publisher(**options: object) -> Publisher:
     return Publisher(
         PgmEngine(
             address=SOURCE,
@@ -167,7 +169,7 @@ def publisher(tsi: bytes = TSI, **options: object) -> Publisher:
             options=SocketOptions(**options),  # type: ignore[arg-type]
             dice=Random(1),
             now_ns=T0,
-            source_tsi=tsi,
+            source_tsi=TSI,
         )
     )
 
