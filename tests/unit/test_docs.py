@@ -179,17 +179,16 @@ def test_examples_leave_this_host_by_no_interface(page: Path) -> None:
 
 
 def test_every_page_can_be_reached_from_the_index() -> None:
-    index = DOCS / "README.md"
-    reached = {index}
-    queue = [index]
+    """By links; one to a folder reaches the pages in it."""
+    reached = {DOCS / "README.md"}
+    queue = [*reached]
     while queue:
         page = queue.pop()
         for target in _LINK.findall(prose(page.read_text())):
             file = (page.parent / target.partition("#")[0]).resolve()
-            file = file / "README.md" if file.is_dir() else file
-            if file.suffix == ".md" and file.exists() and file not in reached:
-                reached.add(file)
-                queue.append(file)
+            found = set(file.glob("*.md")) if file.is_dir() else {file} & set(pages())
+            queue += found - reached
+            reached |= found
     missing = [name_of(page) for page in pages() if DOCS in page.parents and page not in reached]
     assert missing == []
 
