@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NoReturn, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 from weakref import WeakMethod
 
 from mcast.endpoint import parse_endpoint
@@ -76,10 +76,40 @@ POLLOUT: Final = 2
 _FRAME_HEAD_BYTES: Final = 10
 
 
+_Value = TypeVar("_Value", int, float, int | None)
+
+
+class _Option(Generic[_Value]):
+    """An option as an attribute: ``socket.rate = 1e9`` is ``socket.set("rate", 1e9)``."""
+
+    def __set_name__(self, owner: type[Socket], name: str) -> None:
+        self._name = name
+
+    def __get__(self, socket: Socket, owner: type[Socket]) -> _Value:
+        value: _Value = getattr(socket._options, self._name)
+        return value
+
+    def __set__(self, socket: Socket, value: _Value) -> None:
+        socket.set(self._name, value)
+
+
 class Socket:
-    """What all kinds share: endpoints, options, waiting, closing."""
+    """What all kinds share: endpoints, options, waiting, closing.
+
+    The options whose names pyzmq's users know are attributes, too; ``set`` and ``get`` know all.
+    """
 
     kind: SocketType
+
+    rate = _Option[float]()
+    recovery_ivl = _Option[float]()
+    multicast_hops = _Option[int]()
+    multicast_maxtpdu = _Option["int | None"]()
+    sndhwm = _Option[int]()
+    rcvhwm = _Option[int]()
+    sndbuf = _Option[int]()
+    rcvbuf = _Option[int]()
+    linger = _Option[float]()
 
     def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
         self._error: ClosedError | None = None
@@ -152,16 +182,22 @@ class Socket:
     # Options.
 
     def set(self, name: str, value: OptionValue) -> None:
-        """Change an option for endpoints joined from now on (as libzmq).
+        """Change an option for endpoints joined from now on (as libzmq); ``linger``,
+        ``max_msg_size`` and ``max_parts`` of what is sent, ``rcvhwm`` and ``on_loss`` at once.
 
         Raises: OptionError for an unknown name or a value out of range.
         """
-        self._check()
-        self._options = self._options.with_changes({name: value})
+        with self._lock:
+            self._check()
+            self._options = self._options.with_changes({name: value})
+            self._options_changed()
 
     def setsockopt(self, name: str, value: OptionValue) -> None:
         """As ``set``."""
         self.set(name, value)
+
+    def _options_changed(self) -> None:
+        """What a kind has to do at once."""
 
     def get(self, name: str) -> OptionValue:
         """The value of an option, or of ``type`` or ``last_endpoint``.
@@ -178,11 +214,6 @@ class Socket:
         return value
 
     getsockopt = get
-
-    @property
-    def linger(self) -> float:
-        """The longest that closing takes, in seconds."""
-        return self._options.linger
 
     # Waiting.
 
@@ -712,6 +743,10 @@ class Sub(Socket):
     @property
     def _waiters(self) -> Waiters:
         return self._queue.waiters
+
+    def _options_changed(self) -> None:
+        self._queue.hwm = self._options.rcvhwm
+        self._queue.raises_on_loss = self._options.on_loss == "raise"
 
     def _is_ready(self) -> bool:
         return bool(self._rest) or self._queue.is_ready()
