@@ -1,0 +1,90 @@
+"""The command ``mcast``: publish, subscribe, and a demonstration that accounts for every message.
+
+Owns the subcommands' common ground: parsing, and what a failure looks like. Invariants: stdout
+carries data only, everything else goes to stderr; the exit status is 0 for success, 1 when
+something was lost or a criterion was not met, 2 when it could not be done, 3 for bad arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+import mcast
+from mcast.cli import demo, pub, sub
+from mcast.cli.arguments import ArgumentParser
+from mcast.cli.terminal import EXIT_ARGUMENTS, EXIT_FAILURE, EXIT_UNMET, say
+
+__all__ = ["main"]
+
+_DESCRIPTION = "Reliable multicast PUB/SUB on libzmq's wire, without a broker."
+
+_EPILOG = """\
+exit status:
+  0  done
+  1  something was lost, or a criterion was not met
+  2  it could not be done
+  3  bad arguments
+
+examples:
+  mcast demo
+  mcast sub "epgm://lo;239.192.1.1:5555" --topic AAPL
+  echo "AAPL 189.20" | mcast pub "epgm://lo;239.192.1.1:5555"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status of the command line ``argv``, without the program's name; None: the real one.
+
+    Blocks until the command is done. Raises nothing; run it in the main thread, for the signals.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    name = f"mcast {arguments.command}"
+    with warnings.catch_warnings():
+        _report_warnings(name)
+        try:
+            status: int = arguments.run(arguments)
+        except (mcast.EndpointError, mcast.OptionError) as error:
+            say(f"{name}: error: {error}")
+            return EXIT_ARGUMENTS
+        except (mcast.Error, OSError) as error:
+            say(f"{name}: error: {error}")
+            return EXIT_FAILURE
+        except KeyboardInterrupt:
+            return EXIT_UNMET
+        except Exception:
+            # A bug, but not a loss: Python's own status 1 would say so.
+            say(traceback.format_exc().rstrip())
+            return EXIT_FAILURE
+    return status
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="mcast", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"mcast {mcast.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for command in (pub, sub, demo):
+        command.add_parser(commands)
+    return parser
+
+
+def _report_warnings(name: str) -> None:
+    """Show what the library warns of, each as one line."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        say(f"{name}: warning: {message}")
+
+    if not sys.warnoptions:
+        warnings.simplefilter("default", mcast.BufferWarning)
+    warnings.showwarning = show
+    log = logging.getLogger("mcast")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("mcast: %(levelname)s: %(message)s"))
+        log.addHandler(handler)
