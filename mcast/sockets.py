@@ -25,7 +25,7 @@ from mcast.errors import (
     PatternError,
 )
 from mcast.events import Event
-from mcast.kernel import Buffer, Message, TopicFilter
+from mcast.kernel import Buffer, Message, TopicFilter, longest_bytes, parts_of
 from mcast.options import OptionValue, SocketOptions
 from mcast.runtime import counters
 from mcast.runtime.deadline import Deadline
@@ -140,6 +140,7 @@ class Socket:
             self._forget_left()
             self._links[key] = self._open(key)
             self._last_endpoint = key
+            self._find_short_way()
 
     bind = connect
 
@@ -156,6 +157,7 @@ class Socket:
                 joined = ", ".join(self._links) or "nothing"
                 raise EndpointError(f"not connected to {key}, but to {joined}")
             self._leaving.append(link)
+            self._find_short_way()
         link.close(self._options.linger)
 
     unbind = disconnect
@@ -352,6 +354,9 @@ class Socket:
             link.close(self._options.linger, quietly=True)
         return self._options.linger
 
+    def _find_short_way(self) -> None:
+        """What a kind has to do when its endpoints have changed."""
+
     def _closed(self) -> None:
         """What a kind has to do when it closes."""
 
@@ -422,10 +427,14 @@ class Pub(Socket):
         Raises: Again, MessageTooLongError, PatternError before any ``connect``, ClosedError;
         TypeError for a str.
         """
+        self._send_one(data, flags, timeout=timeout)
+
+    def _send_one(self, data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
         if flags & SNDMORE:
             self._check()
             self._check_parts(len(self._parts) + 2)
             self._parts.append(bytes(_flat(data)))
+            self._find_short_way()
             return
         self._send([data], 0 if flags & DONTWAIT else timeout)
 
@@ -444,6 +453,7 @@ class Pub(Socket):
             self._check()
             self._check_parts(len(self._parts) + len(parts) + 1)
             self._parts += [bytes(_flat(part)) for part in parts]
+            self._find_short_way()
             return
         self._send(parts, 0 if flags & DONTWAIT else timeout)
 
@@ -459,9 +469,13 @@ class Pub(Socket):
             raise PatternError("a message is under way since send(..., SNDMORE); finish it first")
         if isinstance(messages, bytes | bytearray | memoryview | str):
             raise TypeError(f"messages is a series of messages, not one {type(messages).__name__}")
-        batch = [_flat(message) for message in messages]
+        batch = messages if isinstance(messages, list | tuple) else list(messages)
         links = self._open_links()
-        longest = max(map(len, batch), default=0)
+        try:
+            longest = longest_bytes(batch)
+        except TypeError:
+            batch = [_flat(message) for message in batch]  # says what is wrong with which
+            longest = longest_bytes(batch)
         self._check_size(longest, longest + _FRAME_HEAD_BYTES, links)
         if len(links) == 1:
             return links[0].send_many(batch, timeout)
@@ -492,6 +506,25 @@ class Pub(Socket):
         except Again:
             self._parts = begun
             raise
+        if begun:
+            self._find_short_way()
+
+    def _find_short_way(self) -> None:
+        """Make ``send`` one call of compiled code while there is one way to go and no part waits."""
+        links = list(self._links.values())
+        for link in links:
+            link.close_gate()
+        self.__dict__.pop("send", None)
+        if len(links) == 1 and not self._parts:
+            long_way = WeakMethod(self._send_one)
+
+            def send(data: Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
+                method = long_way()
+                if method is None:
+                    raise ClosedError("the socket was collected; keep it while you use its send")
+                method(data, flags, timeout=timeout)
+
+            self.send = links[0].open_gate(send).send  # type: ignore[method-assign]
 
     def _send_to_all(
         self, links: list[MulticastLink], parts: Sequence[Buffer], timeout: float | None
@@ -555,7 +588,8 @@ class Sub(Socket):
 
         def recv(flags: int = 0, *, timeout: float | None = None) -> bytes:
             method = long_way()
-            assert method is not None  # whoever calls this holds the socket
+            if method is None:  # somebody kept the method and not the socket
+                raise ClosedError("the socket was closed")
             return method(flags, timeout=timeout)
 
         self._queue = ReceiveQueue(
@@ -642,13 +676,7 @@ class Sub(Socket):
 
         Raises: as ``recv``.
         """
-        parts: list[bytes] = []
-        for message in self._get_many(count, timeout):
-            if isinstance(message, bytes):
-                parts.append(message)
-            else:
-                parts.extend(message)
-        return parts
+        return parts_of(self._get_many(count, timeout))
 
     def recv_many_multipart(self, count: int, *, timeout: float | None = None) -> list[list[bytes]]:
         """1 to ``count`` messages, each as the list of its parts. Waits for the first only.
