@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
 from weakref import WeakMethod
 
 from mcast.endpoint import parse_endpoint
@@ -469,7 +469,8 @@ class Pub(Socket):
             raise PatternError("a message is under way since send(..., SNDMORE); finish it first")
         if isinstance(messages, bytes | bytearray | memoryview | str):
             raise TypeError(f"messages is a series of messages, not one {type(messages).__name__}")
-        batch = messages if isinstance(messages, list | tuple) else list(messages)
+        # The kernel takes anything bytes-like; only its names for the types are fewer.
+        batch = cast(Sequence[Buffer], messages if type(messages) is list else list(messages))
         links = self._open_links()
         try:
             longest = longest_bytes(batch)
@@ -510,7 +511,7 @@ class Pub(Socket):
             self._find_short_way()
 
     def _find_short_way(self) -> None:
-        """Make ``send`` one call of compiled code while there is one way to go and no part waits."""
+        """Make ``send`` one call of compiled code if there is one way to go and no part waits."""
         links = list(self._links.values())
         for link in links:
             link.close_gate()
@@ -518,13 +519,13 @@ class Pub(Socket):
         if len(links) == 1 and not self._parts:
             long_way = WeakMethod(self._send_one)
 
-            def send(data: Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
+            def send(data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
                 method = long_way()
                 if method is None:
                     raise ClosedError("the socket was collected; keep it while you use its send")
                 method(data, flags, timeout=timeout)
 
-            self.send = links[0].open_gate(send).send  # type: ignore[method-assign]
+            self.send = links[0].open_gate(send).send  # type: ignore[method-assign,assignment]
 
     def _send_to_all(
         self, links: list[MulticastLink], parts: Sequence[Buffer], timeout: float | None

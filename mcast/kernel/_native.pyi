@@ -10,3 +10,5 @@ from mcast.kernel.reference import UdpReader as UdpReader
 from mcast.kernel.reference import UdpWriter as UdpWriter
 from mcast.kernel.reference import checksum as checksum
 from mcast.kernel.reference import checksum_ok as checksum_ok
+from mcast.kernel.reference import longest_bytes as longest_bytes
+from mcast.kernel.reference import parts_of as parts_of

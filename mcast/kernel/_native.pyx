@@ -21,6 +21,7 @@ cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT,
     PyBUF_ND,
+    PyBUF_FULL_RO,
     PyBUF_SIMPLE,
     PyBUF_STRIDES,
     PyBuffer_Release,
@@ -155,6 +156,8 @@ __all__ = [
     "UdpWriter",
     "checksum",
     "checksum_ok",
+    "longest_bytes",
+    "parts_of",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -195,6 +198,40 @@ def checksum_ok(packet):
 cdef struct Prefix:
     const uint8_t *data
     Py_ssize_t size
+
+
+def longest_bytes(messages):
+    """As ``reference.longest_bytes``."""
+    cdef Py_ssize_t longest = 0
+    cdef Py_buffer buffer
+    cdef object message
+    for message in messages:
+        if PyBytes_CheckExact(message):
+            longest = max(longest, PyBytes_GET_SIZE(message))
+        else:
+            PyObject_GetBuffer(message, &buffer, PyBUF_FULL_RO)
+            longest = max(longest, buffer.len)
+            PyBuffer_Release(&buffer)
+    return longest
+
+
+def parts_of(list messages not None):
+    """As ``reference.parts_of``."""
+    cdef object message
+    cdef list parts
+    for message in messages:
+        if not PyBytes_CheckExact(message):
+            break
+    else:
+        return messages
+    parts = []
+    for message in messages:
+        if PyBytes_CheckExact(message):
+            parts.append(message)
+        else:
+            parts.extend(message)
+    return parts
+
 
 
 @cython.final

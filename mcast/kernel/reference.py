@@ -21,6 +21,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
+from typing import cast
 
 from mcast.kernel.reference_io import UdpReader, UdpWriter
 
@@ -37,6 +38,8 @@ __all__ = [
     "UdpWriter",
     "checksum",
     "checksum_ok",
+    "longest_bytes",
+    "parts_of",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -78,6 +81,25 @@ def _word_sum(data: Buffer) -> int:
     # remainder 0 stands for 0xFFFF unless every byte is zero.
     number = int.from_bytes(data, "big") << (8 * (len(data) & 1))
     return (number % 0xFFFF or 0xFFFF) if number else 0
+
+
+def longest_bytes(messages: Iterable[object]) -> int:
+    """The size of the longest of ``messages``, 0 if there are none.
+
+    Raises ``TypeError`` if one of them is not bytes-like.
+    """
+    return max((memoryview(cast(bytes, message)).nbytes for message in messages), default=0)
+
+
+def parts_of(messages: list[Message]) -> list[bytes]:
+    """The parts of all ``messages`` in one list: the same list if each has one part only."""
+    parts: list[bytes] = []
+    for message in messages:
+        if isinstance(message, bytes):
+            parts.append(message)
+        else:
+            parts.extend(message)
+    return parts
 
 
 class TopicFilter:

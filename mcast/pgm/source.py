@@ -171,6 +171,10 @@ class Source:
     def close_gate(self) -> None:
         """From now on everything goes the long way. Safe from any thread, without a lock."""
         self._has_gate = False
+        self.disarm()
+
+    def disarm(self) -> None:
+        """What comes next goes the long way."""
         self._slots.armed_until_ns = 0
 
     def start(self, now_ns: int) -> None:

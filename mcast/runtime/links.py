@@ -15,7 +15,7 @@ import errno
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 from random import Random
@@ -26,7 +26,7 @@ from typing import Final
 
 from mcast.endpoint import MulticastEndpoint
 from mcast.errors import Again, ClosedError, OptionError, TransportError
-from mcast.kernel import Buffer, TopicFilter, UdpReader, UdpWriter
+from mcast.kernel import Buffer, SendGate, TopicFilter, UdpReader, UdpWriter
 from mcast.net.interfaces import Interface, resolve_interface
 from mcast.net.multicast import MulticastSockets
 from mcast.net.udp import packed_address, packed_sockaddr
@@ -169,6 +169,18 @@ class MulticastLink:
             self.room.wait(go_on, timeout)
         return taken
 
+    def open_gate(self, slow: Callable[..., None]) -> SendGate:
+        """A short way for plain messages; else it calls ``slow`` (see ``Source.open_gate``)."""
+        source = self._engine.source
+        assert source is not None
+        with self._lock:
+            return source.open_gate(self._options.max_msg_size, slow)
+
+    def close_gate(self) -> None:
+        """From now on every message goes the long way. Takes no lock."""
+        if self._engine.source is not None:
+            self._engine.source.close_gate()
+
     def has_room(self) -> bool:
         """True if ``send`` of a small message would not block."""
         source = self._engine.source
@@ -201,6 +213,7 @@ class MulticastLink:
             self._is_quiet = quietly
             now_ns = monotonic_ns()
             self._stage = _Stage.DRAINING
+            self.close_gate()
             self._give_up_ns = now_ns + round(linger * 1e9)
             self._engine.flush(now_ns)
             self._transmit()
@@ -210,6 +223,7 @@ class MulticastLink:
     def abandon(self) -> None:
         """In a forked child: close the descriptors, send nothing, take no lock."""
         self._stage = _Stage.CLOSED
+        self.close_gate()
         self._sockets.close()
 
     def stats(self) -> Snapshot:
@@ -331,6 +345,7 @@ class MulticastLink:
         """A bug in this link: end it, and let nobody wait for it. Loop thread."""
         self._error = TransportError(f"{self.endpoint} failed: {error!r}; make a new socket")
         self._stage = _Stage.CLOSED
+        self.close_gate()
         if self._queue is not None:
             self._queue.fail(self._error)
         self._finish()
@@ -390,6 +405,8 @@ class MulticastLink:
             if rest is not None:
                 self._backlog.append(rest)
                 self._backlog.extend(transmits[index + 1 :])
+                if self._engine.source is not None:
+                    self._engine.source.disarm()  # see _is_held_up
                 break
         self._watch_writable(bool(self._backlog))
 
