@@ -93,7 +93,7 @@ class Receiver:
         self._out_first = first_sqn
         self._spm_sqn: int | None = None
         self._restart_evidence = 0
-        self._evidence_sqn = 0
+        self._evidence_sqn: int | None = None
         self._settled_lead = self._marked_lead = first_sqn - 1
         self._marked_ns = now_ns
         self._suspect_sqn: int | None = None
@@ -239,14 +239,17 @@ class Receiver:
             self._spm_sqn = body.sqn - 1
         spm_sqn = extend(body.sqn, self._spm_sqn)
         if self._contradicts(packet, body, spm_sqn):
-            if self._restart_evidence == 0 or spm_sqn > self._evidence_sqn:
-                self._restart_evidence += 1
+            if spm_sqn != self._evidence_sqn:
+                # A chain that does not rise begins anew: reordered, or a forged one led it.
+                rises = self._evidence_sqn is not None and spm_sqn > self._evidence_sqn
+                self._restart_evidence = self._restart_evidence + 1 if rises else 1
                 self._evidence_sqn = spm_sqn
             if self._restart_evidence >= _RESTART_EVIDENCE:
                 self._restart(now_ns, body)
                 return
         elif spm_sqn > self._spm_sqn:
             self._restart_evidence = 0
+            self._evidence_sqn = None
         if spm_sqn <= self._spm_sqn:
             self._counters.spms_stale += 1
             return
@@ -528,6 +531,7 @@ class Receiver:
         self._out_first = first
         self._spm_sqn = body.sqn
         self._restart_evidence = 0
+        self._evidence_sqn = None
         self._settled_lead = self._marked_lead = first - 1
         self._suspect_sqn = None
         self._final_sqn = None
