@@ -161,6 +161,7 @@ class Publisher(End):
 
 
 def publisher(**options: object) -> Publisher:
+    options.setdefault("txw_bytes", 8 << 20)  # the default is 64 MiB, and Python clears them
     return Publisher(
         PgmEngine(
             address=SOURCE,

@@ -178,7 +178,7 @@ def test_a_burst_travels_in_runs_of_equal_packets() -> None:
 
 def test_a_message_is_spread_over_as_many_packets_as_it_takes() -> None:
     size = 16 << 20
-    pub = publisher(rate=float("inf"))
+    pub = publisher(rate=float("inf"), txw_bytes=64 << 20)
     message = Random(1).randbytes(size)
     pub.send(message)
     pub.run(0.001)

@@ -1,7 +1,8 @@
 """Engines joined by a wire of this process: virtual time, seeded loss, no sockets.
 
 ``Wire`` carries every transmit of each node to all others after ``delay_ns``, unless ``lose`` says
-no. Time jumps to the next thing that is due, so a test of ten seconds takes milliseconds.
+no; ``faults`` sets seeded duplicates, unequal delays and flipped bits. Time jumps to the next thing
+that is due, so a test of ten seconds takes milliseconds.
 """
 
 from __future__ import annotations
@@ -37,8 +38,36 @@ class Node:
     sent: list[bytes] = field(default_factory=list)
 
 
+@dataclass
+class Faults:
+    """Probabilities for each packet and receiver."""
+
+    duplicate: float = 0.0
+    """It comes twice, the second one delayed like a reordered one."""
+    reorder: float = 0.0
+    """It is delayed by up to ``reorder_ns`` more than the others."""
+    reorder_ns: int = 5 * MS
+    corrupt: float = 0.0
+    """Up to 15 bits in a row are flipped: the checksum sees every such burst."""
+
+
 def never_lost(sender: Node, receiver: Node, packet: bytes) -> bool:
     return False
+
+
+def loss(wire: Wire, *percents: float) -> Lose:
+    """Each subscriber loses its percentage of what it gets and of what it sends.
+
+    The first node is the publisher, ``percents`` are the subscribers' in order.
+    """
+
+    def lose(sender: Node, receiver: Node, packet: bytes) -> bool:
+        subscriber = receiver if sender is wire.nodes[0] else sender
+        if subscriber is wire.nodes[0]:
+            return False
+        return wire.dice.random() * 100 < percents[wire.nodes.index(subscriber) - 1]
+
+    return lose
 
 
 class Wire:
@@ -49,11 +78,13 @@ class Wire:
         self.dice = Random(seed)
         self.delay_ns = delay_ns
         self.lose: Lose = never_lost
+        self.faults = Faults()
         self.nodes: list[Node] = []
         self._flying: list[tuple[int, int, Node, bytes, bytes, bool]] = []
         self._count = 0
 
     def publisher(self, **options: object) -> Node:
+        options.setdefault("txw_bytes", 8 << 20)  # the default is 64 MiB, and Python clears them
         return self._node(options, publishes=True)
 
     def subscriber(self, *topics: bytes, **options: object) -> Node:
@@ -100,17 +131,27 @@ class Wire:
                         other is not node if to_group else other.address == transmit.destination
                     )
                     if wanted and not self.lose(node, other, packet):
-                        self._count += 1
-                        due = self.now_ns + self.delay_ns
-                        heappush(
-                            self._flying, (due, self._count, other, node.address, packet, to_group)
-                        )
+                        self._carry(node, other, packet, to_group)
         for event in node.engine.take_events():
             node.stream.append(event)
             if isinstance(event, Messages):
                 node.messages.extend(event.messages)
             else:
                 node.events.append(event)
+
+    def _carry(self, node: Node, other: Node, packet: bytes, to_group: bool) -> None:
+        faults, dice = self.faults, self.dice
+        copies = 1 + (dice.random() < faults.duplicate)
+        for copy in range(copies):
+            due = self.now_ns + self.delay_ns
+            if copy or dice.random() < faults.reorder:
+                due += dice.randrange(faults.reorder_ns)
+            arriving = packet
+            if dice.random() < faults.corrupt:
+                burst = dice.randrange(1, 1 << 15) << dice.randrange(8 * len(packet) - 14)
+                arriving = (int.from_bytes(packet, "big") ^ burst).to_bytes(len(packet), "big")
+            self._count += 1
+            heappush(self._flying, (due, self._count, other, node.address, arriving, to_group))
 
     def deliver(self, node: Node, address: bytes, packet: bytes, to_group: bool = True) -> None:
         """Hand one packet to an engine now."""
