@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import select
+from typing import Final
 
 from mcast.runtime.deadline import Deadline
 from mcast.sockets import POLLIN, POLLOUT, Socket
 
 __all__ = ["Poller"]
+
+_LONGEST_MS: Final = 1e9
 
 
 class Poller:
@@ -40,7 +43,9 @@ class Poller:
         watched = select.poll()
         for socket, flags in self._flags.items():
             if isinstance(socket, Socket):
-                watched.register(socket.fileno(), select.POLLIN)
+                fd = socket.fileno()
+                if socket.can_poll(flags):
+                    watched.register(fd, select.POLLIN)
             else:
                 mask = (select.POLLIN if flags & POLLIN else 0) | (
                     select.POLLOUT if flags & POLLOUT else 0
@@ -49,7 +54,8 @@ class Poller:
         while True:
             ready = self._ready_sockets()
             left = 0.0 if ready else deadline.left
-            system = dict(watched.poll(None if left is None else left * 1e3))
+            # The system counts milliseconds in an int.
+            system = dict(watched.poll(None if left is None else min(left * 1e3, _LONGEST_MS)))
             ready = ready or self._ready_sockets()
             for socket in self._flags:
                 if isinstance(socket, int) and (mask := system.get(socket, 0)):

@@ -232,6 +232,10 @@ class Socket:
         self._check()
         return self._events_now() & wanted
 
+    def can_poll(self, flags: int) -> bool:
+        """True if any of ``flags`` can ever hold for this kind of socket."""
+        return bool(flags & self._pollable)
+
     def fileno(self) -> int:
         """A descriptor for select or poll: readable when a SUB has messages, or a PUB has room.
 

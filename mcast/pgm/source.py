@@ -196,9 +196,14 @@ class Source:
         return True
 
     def send_many(self, now_ns: int, messages: Sequence[Buffer], start: int) -> int:
-        """Take messages of one part each from index ``start`` on; the index reached."""
+        """Take messages of one part each from index ``start`` on; the index reached.
+
+        Call again after ``take_transmits`` until nothing more is taken.
+        """
         slots = self._slots
-        while start < len(messages):
+        first = slots.unsent
+        # What is handed out here is sent only when this returns: the window must not come round.
+        while start < len(messages) and slots.unsent - first < slots.unsent_limit:
             end = min(len(messages), start + self._hwm - slots.unsent_message_count)
             reached = slots.append_many(messages, start, max(start, end))
             is_stuck = reached == start

@@ -256,9 +256,10 @@ class MulticastLink:
     def _try_send_many(self, messages: Sequence[Buffer], start: int) -> int:
         with self._lock:
             self._check_open()
-            if not self._is_held_up():
-                start = self._engine.send_many(monotonic_ns(), messages, start)
-            self._transmit()
+            reached = -1
+            while not self._is_held_up() and reached < start < len(messages):
+                reached, start = start, self._engine.send_many(monotonic_ns(), messages, start)
+                self._transmit()
             due_ns = self._engine.next_timeout_ns
         self._leave(due_ns)
         return start

@@ -200,7 +200,7 @@ def test_a_publisher_without_an_endpoint_says_so(ctx: mcast.Context) -> None:
 def test_a_pub_cannot_receive_and_says_who_can(
     ctx: mcast.Context, call: Callable[[mcast.Socket], object]
 ) -> None:
-    with pytest.raises(mcast.PatternError, match="PUB socket cannot .*SUB"):
+    with pytest.raises(mcast.PatternError, match=r"PUB socket cannot .*SUB"):
         call(ctx.socket(mcast.PUB))
 
 
@@ -215,7 +215,7 @@ def test_a_pub_cannot_receive_and_says_who_can(
 def test_a_sub_cannot_send_and_says_who_can(
     ctx: mcast.Context, call: Callable[[mcast.Socket], object]
 ) -> None:
-    with pytest.raises(mcast.PatternError, match="SUB socket cannot .*PUB"):
+    with pytest.raises(mcast.PatternError, match=r"SUB socket cannot .*PUB"):
         call(ctx.socket(mcast.SUB))
 
 
