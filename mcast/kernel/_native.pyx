@@ -24,6 +24,7 @@ from cpython.buffer cimport (
     PyBUF_FULL_RO,
     PyBUF_SIMPLE,
     PyBUF_STRIDES,
+    PyBuffer_IsContiguous,
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
@@ -204,14 +205,18 @@ def longest_bytes(messages):
     """As ``reference.longest_bytes``."""
     cdef Py_ssize_t longest = 0
     cdef Py_buffer buffer
+    cdef bint in_one_piece
     cdef object message
     for message in messages:
         if PyBytes_CheckExact(message):
             longest = max(longest, PyBytes_GET_SIZE(message))
         else:
             PyObject_GetBuffer(message, &buffer, PyBUF_FULL_RO)
+            in_one_piece = PyBuffer_IsContiguous(&buffer, b"C")
             longest = max(longest, buffer.len)
             PyBuffer_Release(&buffer)
+            if not in_one_piece:
+                raise TypeError("the bytes of a message lie in one piece")
     return longest
 
 

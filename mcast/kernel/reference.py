@@ -86,9 +86,15 @@ def _word_sum(data: Buffer) -> int:
 def longest_bytes(messages: Iterable[object]) -> int:
     """The size of the longest of ``messages``, 0 if there are none.
 
-    Raises ``TypeError`` if one of them is not bytes-like.
+    Raises ``TypeError`` if one of them is not bytes-like, or its bytes do not lie in one piece.
     """
-    return max((memoryview(cast(bytes, message)).nbytes for message in messages), default=0)
+    longest = 0
+    for message in messages:
+        view = memoryview(cast(bytes, message))
+        if not view.c_contiguous:
+            raise TypeError("the bytes of a message lie in one piece")
+        longest = max(longest, view.nbytes)
+    return longest
 
 
 def parts_of(messages: list[Message]) -> list[bytes]:
