@@ -1,4 +1,4 @@
-"""Loss is never silent: what was lost, why and where in the stream; and who waits when it is full."""
+"""Loss is never silent: what was lost, why and where; and who waits when it is full."""
 
 from __future__ import annotations
 
@@ -152,11 +152,12 @@ def test_a_full_queue_raises_in_stream_order_with_counts_that_add_up(
     thread = threading.Thread(target=run)
     thread.start()
     received, refused, last = 0, 0, -1
+    reasons = set()
     while True:
         try:
             number = int(sub.recv(timeout=0.5))
         except mcast.LossError as error:
-            assert error.reason == "app_hwm"
+            reasons.add(error.reason)
             refused += error.count
             last += error.count
             continue
@@ -169,6 +170,7 @@ def test_a_full_queue_raises_in_stream_order_with_counts_that_add_up(
             time.sleep(0.002)
     thread.join()
     assert received + refused == count
+    assert reasons == {"app_hwm"}
     assert sub.stats()["queue_refused"] == refused
     assert refused
 
@@ -227,7 +229,7 @@ def test_sndhwm_makes_send_raise_again_at_once_or_after_the_timeout(
             taken += 1
     assert 50 <= taken < 120
     started = time.monotonic()
-    with pytest.raises(mcast.Again):
+    with pytest.raises(mcast.Again):  # noqa: PT012
         for _ in range(100):
             pub.send(bytes(1000), timeout=0.005)
     assert 0.005 <= time.monotonic() - started < 2.0
