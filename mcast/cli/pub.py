@@ -117,6 +117,8 @@ def run(arguments: argparse.Namespace) -> int:
         pub = context.socket(mcast.PUB, **options)
         pub.connect(arguments.url)
         links = pub.links
+        if not arguments.quiet:
+            say(f"mcast pub: joined {pub.last_endpoint}")
         stop.wait(arguments.wait)
         watch = Stopwatch()
         progress = Progress(quiet=arguments.quiet)
