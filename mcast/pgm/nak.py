@@ -82,6 +82,8 @@ class GapList:
         self._next_ns = _NEVER
         self.backoff_ivl_ns = timers.nak_bo_ivl_ns
         """Longest back-off; a source may advertise another by OPT_NAK_BO_IVL."""
+        self.asked_unserved = False
+        """The last ``take_due`` asked for numbers that the source had confirmed and not sent."""
 
     def __len__(self) -> int:
         return len(self._gaps)
@@ -189,6 +191,7 @@ class GapList:
     def _ask(self, now_ns: int, horizon_ns: int) -> tuple[list[int], bool]:
         asked: list[int] = []
         is_repeat = False
+        self.asked_unserved = False
         room = REQUEST_LIMIT - self._requested_count
         index = 0
         # Oldest first, also where the older ones still back off: they hold up delivery.
@@ -200,6 +203,7 @@ class GapList:
                         self._isolate(index, gap.first, gap.first + room - 1)
                     asked.extend(range(gap.first, gap.first + min(gap.count, room)))
                     is_repeat |= gap.ncf_retry_count > 0
+                    self.asked_unserved |= gap.data_retry_count > 0
                     self._set(gap, GapState.WAIT_NCF, now_ns + self._timers.nak_rpt_ivl_ns)
                 room -= gap.count
             index += 1

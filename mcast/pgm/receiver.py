@@ -47,6 +47,8 @@ _RESTART_EVIDENCE: Final = 3
 """SPMs that contradict what is known, each newer than the one before: the source began again."""
 _OVERTAKING_NS: Final = 100_000_000
 """An SPM that newer data overtook arrives within this time; one that is later is no accident."""
+_SPREAD_NAKS: Final = 16
+"""NAKs over which a request is spread when the source confirms more than it repairs."""
 _NO_WINDOW: Final = (0, 0x8000_0000)  # trail and lead of an SPM that says nothing (section 8.1)
 _NEVER: Final = 1 << 62
 
@@ -477,8 +479,13 @@ class Receiver:
         # one of them. If none was ever confirmed, the group hears it too (section 6.3; libzmq
         # sources answer those as well).
         to_group = self._group_asked and not self._unicast_works
-        for index in range(0, len(sqns), NAK_LIST_LIMIT):
-            chunk = sqns[index : index + NAK_LIST_LIMIT]
+        per_nak = NAK_LIST_LIMIT
+        if self._gaps.asked_unserved:
+            # A libzmq source repairs one packet for each NAK that arrives, however many the NAK
+            # names, so behind long lists it falls back further and further (measured).
+            per_nak = min(NAK_LIST_LIMIT, -(-len(sqns) // _SPREAD_NAKS))
+        for index in range(0, len(sqns), per_nak):
+            chunk = sqns[index : index + per_nak]
             nak = build_nak(self.tsi, self._dport, chunk, self.address, self._group_nla)
             self._transmits.append(Transmit(self.address, nak, len(nak)))
             if to_group:

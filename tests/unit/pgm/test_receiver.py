@@ -237,6 +237,29 @@ def test_many_numbers_go_in_as_few_naks_as_the_list_allows() -> None:
     assert sizes == [63, 63, 63, 11]
 
 
+@pytest.mark.parametrize(("missing", "nak_count", "longest"), [(5, 5, 1), (60, 15, 4)])
+def test_what_was_confirmed_and_not_sent_is_asked_for_in_more_naks(
+    missing: int, nak_count: int, longest: int
+) -> None:
+    sub = joined()
+    sub.hear(odata(missing, "x", trail=0))
+    sub.run(0.011)
+    sub.hear(*(request(NCF, *named(packet)) for _, packet in sub.sent(NAK)))
+    sub.forget()
+    sub.run(0.061)  # the wait for the data, and a back-off
+    sizes = [len(named(packet)) for _, packet in sub.sent(NAK)]
+    assert (len(sizes), max(sizes), sum(sizes)) == (nak_count, longest, missing)
+
+
+def test_what_was_never_confirmed_is_asked_for_in_as_few_naks_as_before() -> None:
+    sub = joined()
+    sub.hear(odata(200, "x", trail=0))
+    sub.run(0.011)
+    sub.forget()
+    sub.run(0.051)  # the wait for the confirmation, and a back-off
+    assert [len(named(packet)) for _, packet in sub.sent(NAK, SOURCE)] == [63, 63, 63, 11]
+
+
 def test_repairs_are_timed_from_the_discovery() -> None:
     sub = joined()
     sub.hear(odata(1, "b", trail=0))
