@@ -1,0 +1,102 @@
+"""The highest rate at which nothing is lost, and the count of messages that fills a run.
+
+Multicast has no back-pressure: a publisher without a rate may overrun a subscriber. So a contender
+that has a rate is first tuned: the rate is bisected between one that loses and one that does not,
+and of all loss-free runs the fastest wins, which need not be the one with the highest rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, Protocol, runtime_checkable
+
+from contenders import Contender, Measurement
+from ends import Failed
+
+__all__ = ["Tunable", "calibrated", "filling_count", "tuned"]
+
+LOWEST_RATE: Final = 50e6
+HIGHEST_RATE: Final = 40e9
+"""More than loopback carries on any machine so far."""
+STEPS: Final = 7
+PROBE_S: Final = 0.6
+RUN_S: Final = 1.2
+SHORTEST_S: Final = 0.3
+LONGEST_S: Final = 8.0
+
+
+@runtime_checkable
+class Tunable(Contender, Protocol):
+    """A contender with a rate to choose."""
+
+    def at_rate(self, rate: float) -> Contender:
+        """The same, paced to so many bits per second."""
+
+
+Say = Callable[[str], None]
+
+
+def tuned(
+    contender: Tunable, size: int, say: Say, *, highest: float = math.inf, steps: int = STEPS
+) -> Contender:
+    """The contender at its best loss-free rate. Raises Failed when it loses at any rate."""
+    best: tuple[float, float] | None = None
+
+    def probe(rate: float) -> bool:
+        nonlocal best
+        pace = min(rate, HIGHEST_RATE) / 8 / max(size, 32)
+        if math.isinf(rate):
+            pace = 1e6
+        count = max(2_000, int(min(pace, 2e6) * PROBE_S))
+        try:
+            run = contender.at_rate(rate).measure(count)
+        except Failed as failure:
+            say(f"    {contender.name} at {rate_text(rate)}: {str(failure).splitlines()[0]}")
+            return False
+        say(
+            f"    {contender.name} at {rate_text(rate)}:"
+            f" {run.figures['messages_per_s']:,.0f} messages/s, {run.missing:,} missing"
+        )
+        if run.missing:
+            return False
+        if best is None or run.figures["messages_per_s"] > best[0]:
+            best = run.figures["messages_per_s"], rate
+        return True
+
+    if not probe(highest) or math.isinf(highest):
+        low, high = LOWEST_RATE, min(highest, HIGHEST_RATE)
+        for _ in range(steps):
+            middle = math.sqrt(low * high)
+            if probe(middle):
+                low = middle
+            else:
+                high = middle
+    if best is None:
+        raise Failed(f"{contender.name} loses at every rate down to {rate_text(LOWEST_RATE)}")
+    say(f"    {contender.name}: best loss-free rate {rate_text(best[1])}")
+    return contender.at_rate(best[1])
+
+
+def calibrated(contender: Contender, count: int) -> Measurement:
+    """A short run that tells about how fast it is; the count grows until the run is long enough."""
+    while True:
+        run = contender.measure(count)
+        if count / run.figures["messages_per_s"] > SHORTEST_S or count > 5e7:
+            return run
+        count *= 4
+
+
+def filling_count(first_per_s: float, second_per_s: float, *, seconds: float = RUN_S) -> int:
+    """Messages for a run of about ``seconds``, the same for both and bounded for each."""
+    slow, fast = sorted((first_per_s, second_per_s))
+    wanted = seconds * math.sqrt(slow * fast)
+    wanted = min(max(wanted, SHORTEST_S * fast), LONGEST_S * slow)
+    return max(1000, int(wanted // 1000 * 1000))
+
+
+def rate_text(rate: float | None) -> str:
+    """Bits per second for people."""
+    if rate is None or math.isinf(rate):
+        return "no limit"
+    return f"{rate / 1e9:.2f} Gbit/s" if rate >= 1e9 else f"{rate / 1e6:.0f} Mbit/s"
