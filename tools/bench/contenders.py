@@ -111,14 +111,13 @@ class McastThroughput:
         )
         common = [url, "--coordinated", "--json", "--quiet", f"--batch={self.batch}"]
         common += [f"--timeout={LIMIT_S}", *(f"-o{option}" for option in self.options)]
-        sub = [*start, *common, f"--sockets={self.sockets}"]
+        sub: Command = [*start, *common, f"--sockets={self.sockets}"]
         sub += [f"-o{option}" for option in self.sub_options]
         pub: Command = [*perf, "pub", *common, f"--size={self.size}", f"--count={count}"]
         pub += [f"--rate={self.rate}"]
         environment = {"MCAST_KERNEL": self.kernel}
-        subs, sent = run_throughput(
-            [sub] * self.processes, pub, environment=environment, limit_s=LIMIT_S + 10
-        )
+        subscribers = [sub for _ in range(self.processes)]
+        subs, sent = run_throughput(subscribers, pub, environment=environment, limit_s=LIMIT_S + 10)
         return _received(subs, sent, self.size)
 
     def at_rate(self, rate: float) -> McastThroughput:
@@ -140,7 +139,7 @@ class LibzmqTcp:
     def measure(self, count: int) -> Measurement:
         program = BUILD / "zmq_throughput"
         common = [f"url=tcp://127.0.0.1:{next(_ports)}", f"hwm={HWM}", f"limit={LIMIT_S:g}"]
-        sub = [program, "role=sub", *common, f"sockets={self.sockets}"]
+        sub: Command = [program, "role=sub", *common, f"sockets={self.sockets}"]
         pub: Command = [program, "role=pub", *common, f"size={self.size}", f"count={count}"]
         pub += [f"pace={self.pace}"]
         subs, sent = run_throughput(

@@ -52,7 +52,7 @@ def tuned(
         try:
             run = contender.at_rate(rate).measure(count)
         except Failed as failure:
-            say(f"    {contender.name} at {rate_text(rate)}: {str(failure).splitlines()[0]}")
+            say(f"    {contender.name} at {rate_text(rate)}: {failure}")
             return False
         say(
             f"    {contender.name} at {rate_text(rate)}:"
