@@ -51,7 +51,7 @@ was lost; 1: something was lost, or a ledger is open; 2: a process failed.
 
 examples:
   mcast demo
-  mcast demo --messages 20K --loss 30 --subscribers 5
+  mcast demo --messages 20K --loss 30 --subscribers 2
   mcast demo --messages 20K --plant skip    (a fault that the ledger has to find)
 """
 

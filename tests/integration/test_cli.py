@@ -194,19 +194,37 @@ def test_signal_before_the_count_ends_with_status_1(url: str, subscribe: type[Su
     assert "0 of 5 messages came" in sub.stderr
 
 
-def test_signal_ends_a_publisher_that_waits_for_its_rate(url: str) -> None:
+def test_signal_ends_a_publisher_that_waits_for_its_rate(
+    url: str, subscribe: type[Subscriber]
+) -> None:
+    sub = subscribe(url)
     process = subprocess.Popen(
         [*MCAST, "pub", url, "--count", "1M", "--rate", "100K", "--linger", "0.2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert process.stderr is not None
-    assert b"joined" in process.stderr.readline()
+    sub.wait_for("0 ..")
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert stdout == b""
     assert b"ended by a signal after" in stderr
+    assert b"Traceback" not in stderr
+
+
+def test_second_signal_cuts_the_linger_short(url: str, subscribe: type[Subscriber]) -> None:
+    sub = subscribe(url)
+    process = subprocess.Popen(
+        [*MCAST, "pub", url, "--count", "1M", "--rate", "100K", "--linger", "60"],
+        stderr=subprocess.PIPE,
+    )
+    sub.wait_for("0 ..")
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)  # it lingers
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == -signal.SIGINT
     assert b"Traceback" not in stderr
 
 
