@@ -172,31 +172,45 @@ class Receiver:
     def _take_out_of_sequence(
         self, now_ns: int, data: memoryview, start: int, segment_bytes: int
     ) -> int:
-        """A plain packet that opens a gap, fills one, came before or has no room; where the next
-        to be looked at starts, ``start`` itself if it is out of the ordinary."""
+        """A plain packet that opens a gap, fills one, came before, moves the trail or has no room;
+        where the next to be looked at starts, ``start`` itself if this one is extraordinary."""
         slots, gaps = self._slots, self._gaps
-        sqn = slots.number_of(data, start, segment_bytes)
-        if sqn < 0 or sqn - slots.lead > _JUMP_LIMIT:
+        numbers = slots.numbers_of(data, start, segment_bytes)
+        if numbers is None or numbers[0] - slots.lead > _JUMP_LIMIT or gaps.is_full:
             return start
+        sqn, trail = numbers
+        if trail > slots.next:
+            if sqn > slots.lead + 1:
+                self._open_gap(now_ns, sqn - 1)
+            self._follow_trail(now_ns, data, start, segment_bytes, trail)
         end = min(start + segment_bytes, len(data))
         if sqn < slots.next or slots.holds(sqn):
             slots.duplicate_count += 1
+        elif not self._has_room(sqn, end - start):
+            # As if the rest of the run had not come: it is missed with the next that does.
+            self._counters.rxw_full += -(-(len(data) - start) // segment_bytes)
+            return len(data)
         elif sqn > slots.lead:
-            if not self._has_room(sqn, end - start):
-                # As if the rest of the run had not come: it is missed with the next that does.
-                self._counters.rxw_full += -(-(len(data) - start) // segment_bytes)
-                return len(data)
-            if gaps.is_full:
-                return start
-            self._open_gap(now_ns, sqn - 1)
-            return slots.store_run(data, start, segment_bytes, self._options.rxw_bytes)
-        elif gaps.is_full or not self._has_room(sqn, end - start):
-            return start
+            if sqn > slots.lead + 1:
+                self._open_gap(now_ns, sqn - 1)
+            slots.store(sqn, data[start:end])
         else:
             self._note_repair(now_ns, gaps.fill(sqn), 1)
             slots.store(sqn, data[start:end])
-            self._settle(now_ns)
+        self._settle(now_ns)
         return end
+
+    def _follow_trail(
+        self, now_ns: int, data: memoryview, start: int, segment_bytes: int, trail: int
+    ) -> None:
+        """Give up what the run's trail has passed, once for the run: with a full window it moves
+        with each packet, and what its last packet says holds when they all have come."""
+        last = start + (len(data) - 1 - start) // segment_bytes * segment_bytes
+        numbers = self._slots.numbers_of(data, last, segment_bytes)
+        if numbers is not None:
+            trail = max(trail, min(numbers[1], self._slots.lead + 1))
+        self._advance_trail(trail)
+        self._settle(now_ns)
 
     def handle_data(self, now_ns: int, packet: Packet, raw: memoryview) -> None:
         """One ODATA or RDATA packet that the fast path left: early, late, or with options."""
