@@ -12,7 +12,6 @@ from enum import IntEnum
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
-from weakref import WeakMethod
 
 from mcast.endpoint import parse_endpoint
 from mcast.errors import (
@@ -25,7 +24,7 @@ from mcast.errors import (
     PatternError,
 )
 from mcast.events import Event
-from mcast.kernel import Buffer, Message, TopicFilter, longest_bytes, parts_of
+from mcast.kernel import Buffer, Message, ReceiveGate, TopicFilter, longest_bytes, parts_of
 from mcast.options import OptionValue, SocketOptions
 from mcast.runtime import counters
 from mcast.runtime.deadline import Deadline
@@ -521,15 +520,8 @@ class Pub(Socket):
             link.close_gate()
         self.__dict__.pop("send", None)
         if len(links) == 1 and not self._parts:
-            long_way = WeakMethod(self._send_one)
-
-            def send(data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
-                method = long_way()
-                if method is None:
-                    raise ClosedError("the socket was collected; keep it while you use its send")
-                method(data, flags, timeout=timeout)
-
-            self.send = links[0].open_gate(send).send  # type: ignore[method-assign,assignment]
+            gate = links[0].open_gate(self._send_one)
+            self.send = gate.send  # type: ignore[method-assign,assignment]
 
     def _send_to_all(
         self, links: list[MulticastLink], parts: Sequence[Buffer], timeout: float | None
@@ -589,19 +581,10 @@ class Sub(Socket):
 
     def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
         super().__init__(loop, options, owner=owner)
-        long_way = WeakMethod(self._recv)  # the loop's side must not keep the socket alive
-
-        def recv(flags: int = 0, *, timeout: float | None = None) -> bytes:
-            method = long_way()
-            if method is None:  # somebody kept the method and not the socket
-                raise ClosedError("the socket was closed")
-            return method(flags, timeout=timeout)
-
-        self._queue = ReceiveQueue(
-            options.rcvhwm, raise_on_loss=options.on_loss == "raise", recv=recv
-        )
-        # One call of compiled code where a message waits; else it calls ``_recv``.
-        self.recv = self._queue.inbox.recv  # type: ignore[method-assign]
+        self._queue = ReceiveQueue(options.rcvhwm, raise_on_loss=options.on_loss == "raise")
+        # One call of compiled code where a message waits; else it calls ``_recv``. The gate keeps
+        # this socket alive, as a bound method would, and nothing in the loop keeps the gate.
+        self.recv = ReceiveGate(self._queue.inbox, self._recv).recv  # type: ignore[method-assign]
         self._topics: dict[bytes, int] = {}
         self._filter = TopicFilter()
         self._rest: deque[bytes] = deque()

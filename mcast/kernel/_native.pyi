@@ -2,6 +2,7 @@ from mcast.kernel.reference import Buffer as Buffer
 from mcast.kernel.reference import FrameDecoder as FrameDecoder
 from mcast.kernel.reference import Inbox as Inbox
 from mcast.kernel.reference import Message as Message
+from mcast.kernel.reference import ReceiveGate as ReceiveGate
 from mcast.kernel.reference import ReceiveSlots as ReceiveSlots
 from mcast.kernel.reference import SendGate as SendGate
 from mcast.kernel.reference import TopicFilter as TopicFilter

@@ -149,6 +149,7 @@ __all__ = [
     "FrameDecoder",
     "Inbox",
     "Message",
+    "ReceiveGate",
     "ReceiveSlots",
     "SendGate",
     "TopicFilter",
@@ -993,22 +994,21 @@ cdef class ReceiveSlots:
         finally:
             PyBuffer_Release(&buffer)
 
-    def number_of(self, data, Py_ssize_t start, Py_ssize_t segment_bytes):
-        """As ``reference.ReceiveSlots.number_of``."""
+    def numbers_of(self, data, Py_ssize_t start, Py_ssize_t segment_bytes):
+        """As ``reference.ReceiveSlots.numbers_of``."""
         cdef Py_buffer buffer
         cdef const uint8_t *packet
-        cdef long long sqn = -1
+        cdef long long sqn
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
             if 0 <= start < buffer.len:
                 packet = <const uint8_t *>buffer.buf + start
                 if self._is_plain(packet, min(segment_bytes, buffer.len - start)):
                     sqn = self.lead + <int32_t>(mcast_get32(packet + 16) - <uint32_t>self.lead)
-                    if sqn - self._trail_distance(packet) > self.next:
-                        sqn = -1
+                    return sqn, sqn - self._trail_distance(packet)
         finally:
             PyBuffer_Release(&buffer)
-        return sqn
+        return None
 
     def store(self, long long sqn, packet):
         """As ``reference.ReceiveSlots.store``."""
@@ -1414,13 +1414,11 @@ cdef class Inbox:
     cdef list _head
     cdef Py_ssize_t _at  # items of _head that are gone; their places hold None
     cdef Py_ssize_t _count
-    cdef object _slow
     cdef public bint hold
 
-    def __cinit__(self, slow):
+    def __cinit__(self):
         self._chunks = deque()
         self._head = []
-        self._slow = slow
 
     def __len__(self):
         return self._count
@@ -1431,45 +1429,40 @@ cdef class Inbox:
             self._chunks.append(messages)
             self._count += PyList_GET_SIZE(messages)
 
-    def put_error(self, error not None, replace_last=False):
+    def put_error(self, error not None):
         """As ``reference.Inbox.put_error``."""
-        cdef list last
-        if replace_last and self._count:
-            last = self._chunks[len(self._chunks) - 1] if self._chunks else self._head
-            if isinstance(last[PyList_GET_SIZE(last) - 1], Exception):
-                last[PyList_GET_SIZE(last) - 1] = error
-                return
         self._chunks.append([error])
         self._count += 1
 
     def get_many(self, Py_ssize_t limit):
         """As ``reference.Inbox.get_many``."""
-        cdef list taken = []
-        cdef Py_ssize_t size, wanted
+        # Making a list may collect garbage, whose finalizers may let another thread in here: after
+        # the numbers were looked at, they are changed before any list is made.
+        cdef list taken = [], empty = [], head
+        cdef Py_ssize_t at, wanted
         cdef object first
         while self._count and PyList_GET_SIZE(taken) < limit:
             self._step()
-            first = <object>PyList_GET_ITEM(self._head, self._at)
+            head, at = self._head, self._at
+            first = <object>PyList_GET_ITEM(head, at)
             if isinstance(first, Exception):
                 if PyList_GET_SIZE(taken):
                     break
                 self._at += 1
                 self._count -= 1
                 raise first
-            size = PyList_GET_SIZE(self._head) - self._at
-            wanted = limit - PyList_GET_SIZE(taken)
-            if size <= wanted and self._at == 0:
-                if PyList_GET_SIZE(taken):
-                    taken.extend(self._head)
-                else:
-                    taken = self._head
-                self._head = []
-                wanted = size
-            else:
-                wanted = min(size, wanted)
-                taken.extend(PyList_GetSlice(self._head, self._at, self._at + wanted))
-                self._at += wanted
+            wanted = min(PyList_GET_SIZE(head) - at, limit - PyList_GET_SIZE(taken))
             self._count -= wanted
+            if at == 0 and wanted == PyList_GET_SIZE(head) and empty is not None:
+                self._head = empty
+                empty = None
+                if PyList_GET_SIZE(taken):
+                    taken.extend(head)
+                else:
+                    taken = head
+            else:
+                self._at += wanted
+                taken.extend(PyList_GetSlice(head, at, at + wanted))
         return taken
 
     def clear(self):
@@ -1479,8 +1472,11 @@ cdef class Inbox:
         self._at = 0
         self._count = 0
 
-    def recv(self, flags=0, *, timeout=None):
-        """As ``reference.Inbox.recv``."""
+    def get_plain(self):
+        """As ``reference.Inbox.get_plain``."""
+        return self._get_plain()
+
+    cdef inline object _get_plain(self):
         cdef PyObject *item
         cdef object message
         if self._count and not self.hold:
@@ -1494,7 +1490,7 @@ cdef class Inbox:
                 self._at += 1
                 self._count -= 1
                 return message
-        return self._slow(flags, timeout=timeout)
+        return None
 
     cdef inline int _step(self) except -1:
         """Make ``_head[_at]`` the next item; there must be one."""
@@ -1502,3 +1498,20 @@ cdef class Inbox:
             self._head = self._chunks.popleft()
             self._at = 0
         return 0
+
+
+@cython.final
+cdef class ReceiveGate:
+    """As ``reference.ReceiveGate``."""
+
+    cdef Inbox _inbox
+    cdef object _slow
+
+    def __cinit__(self, Inbox inbox not None, slow):
+        self._inbox = inbox
+        self._slow = slow
+
+    def recv(self, flags=0, *, timeout=None):
+        """As ``reference.ReceiveGate.recv``."""
+        message = self._inbox._get_plain()
+        return self._slow(flags, timeout=timeout) if message is None else message

@@ -30,6 +30,7 @@ __all__ = [
     "FrameDecoder",
     "Inbox",
     "Message",
+    "ReceiveGate",
     "ReceiveSlots",
     "SendGate",
     "TopicFilter",
@@ -610,16 +611,17 @@ class ReceiveSlots:
             start += segment_bytes
         return min(start, size)
 
-    def number_of(self, data: memoryview, start: int, segment_bytes: int) -> int:
-        """The number of the packet at ``start`` of a run if it is plain and its trail has not
-        passed ``next``; else -1."""
+    def numbers_of(
+        self, data: memoryview, start: int, segment_bytes: int
+    ) -> tuple[int, int] | None:
+        """Number and trail of the packet at ``start`` of a run if it is plain, else None."""
         packet = data[start : start + segment_bytes]
         if not self._is_plain(packet):
-            return -1
+            return None
         # The number nearest to the lead, as serial arithmetic has it.
         ahead = (self._sqn(packet) - self.lead + _HALF_SPACE) & _SQN_MASK
         sqn = self.lead + ahead - _HALF_SPACE
-        return sqn if sqn - self._trail_distance(packet) <= self.next else -1
+        return sqn, sqn - self._trail_distance(packet)
 
     def store(self, sqn: int, packet: Buffer) -> bool:
         """Keep one data packet that the caller has checked; False if it is held or was decoded.
@@ -725,14 +727,13 @@ class Inbox:
     and, where ``put_error`` says so, exceptions to be raised in their place.
     """
 
-    __slots__ = ("_items", "_mutex", "_slow", "hold")
+    __slots__ = ("_items", "_mutex", "hold")
 
-    def __init__(self, slow: Callable[..., bytes]) -> None:
+    def __init__(self) -> None:
         self._items: deque[Message | Exception] = deque()
         self._mutex = Lock()  # the compiled inbox needs none: nothing interrupts it
-        self._slow = slow
         self.hold = False
-        """While true ``recv`` always takes the long way."""
+        """While true a ``ReceiveGate`` always takes the long way."""
 
     def __len__(self) -> int:
         return len(self._items)
@@ -742,12 +743,9 @@ class Inbox:
         with self._mutex:
             self._items.extend(messages)
 
-    def put_error(self, error: Exception, replace_last: bool = False) -> None:
-        """Add an exception to be raised in its turn, in the place of the last item if that is one
-        already and ``replace_last`` says so."""
+    def put_error(self, error: Exception) -> None:
+        """Add an exception to be raised in its turn."""
         with self._mutex:
-            if replace_last and self._items and isinstance(self._items[-1], Exception):
-                self._items.pop()
             self._items.append(error)
 
     def get_many(self, limit: int) -> list[Message]:
@@ -773,14 +771,30 @@ class Inbox:
         with self._mutex:
             self._items.clear()
 
-    def recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
-        """The next message if it is there, has one part and ``hold`` is off, else ``slow``.
-
-        ``slow`` is called with the same arguments; see ``mcast.Sub.recv``.
-        """
+    def get_plain(self) -> bytes | None:
+        """The next message if it is there, has one part and ``hold`` is off, else None."""
         if not self.hold:
             with self._mutex:
                 if self._items and isinstance(head := self._items[0], bytes):
                     self._items.popleft()
                     return head
-        return self._slow(flags, timeout=timeout)
+        return None
+
+
+class ReceiveGate:
+    """The short way of ``recv``: a plain message that waits in the inbox, else ``slow``.
+
+    The application's side of an ``Inbox``: the loop's side knows the inbox and not the gate, so
+    that it does not keep the socket alive.
+    """
+
+    __slots__ = ("_inbox", "_slow")
+
+    def __init__(self, inbox: Inbox, slow: Callable[..., bytes]) -> None:
+        self._inbox = inbox
+        self._slow = slow
+
+    def recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
+        """The next message; ``slow`` is called with the same arguments. See ``mcast.Sub.recv``."""
+        message = self._inbox.get_plain()
+        return self._slow(flags, timeout=timeout) if message is None else message

@@ -139,13 +139,12 @@ class Waiters:
 class ReceiveQueue:
     """Messages and events of one SUB socket on their way to the application."""
 
-    def __init__(self, hwm: int, *, raise_on_loss: bool, recv: Callable[..., bytes]) -> None:
-        """``recv`` is what the inbox's own ``recv`` falls back to."""
+    def __init__(self, hwm: int, *, raise_on_loss: bool) -> None:
         self.hwm = hwm
         """Most messages that may wait."""
         self.raises_on_loss = raise_on_loss
         """A loss is also raised where it happened."""
-        self.inbox = Inbox(recv)
+        self.inbox = Inbox()
         """The messages; whoever reads it directly gets what ``get`` would give."""
         self._mutex = Lock()  # of the events, and of the loss that is still growing
         self._events: deque[Event] = deque()
