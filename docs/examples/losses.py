@@ -31,10 +31,10 @@ def until_it_leaves(sub: mcast.Sub, events: list[mcast.Event]) -> Iterator[int]:
 
 
 def publish(ctx: mcast.Context, url: str, **options: float) -> None:
-    with ctx.socket(mcast.PUB, rate=5e6, **options) as pub:
+    with ctx.socket(mcast.PUB, rate=20e6, **options) as pub:
         pub.connect(url)
         for number in range(COUNT):
-            pub.send(b"%d" % number)
+            pub.send(b"%0100d" % number)  # 100 bytes, so that there are packets to lose
     # Closing does not block: the loop thread sends and repairs what is left, up to ``linger``.
 
 
@@ -53,7 +53,7 @@ def repaired(url: str) -> None:
 
 def reported(url: str) -> None:
     with mcast.Context() as ctx:
-        sub = ctx.socket(mcast.SUB, drop_rate=0.1, drop_seed=1)
+        sub = ctx.socket(mcast.SUB, drop_rate=0.2, drop_seed=1)
         sub.connect(url)
         sub.subscribe()
         publish(ctx, url, **TINY_WINDOW)
@@ -68,7 +68,7 @@ def reported(url: str) -> None:
 
 def raised(url: str) -> None:
     with mcast.Context() as ctx:
-        sub = ctx.socket(mcast.SUB, on_loss="raise", drop_rate=0.1, drop_seed=1)
+        sub = ctx.socket(mcast.SUB, on_loss="raise", drop_rate=0.2, drop_seed=1)
         sub.connect(url)
         sub.subscribe()
         publish(ctx, url, **TINY_WINDOW)
