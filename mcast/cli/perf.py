@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Final
 
 from mcast.cli import arguments as forms
 from mcast.cli import perf_ends as ends
+from mcast.cli.perf_load import Load, OutOfTimeError, Result
 from mcast.cli.terminal import EXIT_OK, EXIT_UNMET, say
 from mcast.endpoint import MulticastEndpoint, parse_endpoint
 from mcast.errors import Error, OptionError
-from mcast.options import OptionValue
+from mcast.options import OptionValue, SocketOptions
 from mcast.runtime.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ __all__ = ["Criterion", "add_parser", "criterion", "reply_url", "report_line", "
 
 _THROUGHPUT_URL: Final = "epgm://lo;239.192.7.1:5570"
 _LATENCY_URL: Final = "epgm://lo;239.192.7.2:5572"
+_QUEUE_S: Final = 0.05
+"""Longest that a message waits for the rate, about."""
 _GRACE_S: Final = 5.0
 """What starting an interpreter and closing the sockets may take beyond the ends' own limits."""
 
@@ -91,7 +94,7 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
 }
 """What each command measures, and ``--require`` can ask for."""
 
-_ENDS: Final[dict[str, Callable[[ends.Load], ends.Result]]] = {
+_ENDS: Final[dict[str, Callable[[Load], Result]]] = {
     "pub": ends.publish,
     "sub": ends.subscribe,
     "ping": ends.ping,
@@ -240,7 +243,7 @@ def criterion(text: str) -> Criterion:
         raise argparse.ArgumentTypeError(f"{found[3]!r} in {text!r} is not a number") from None
 
 
-def unmet(criteria: Sequence[Criterion], result: ends.Result) -> list[str]:
+def unmet(criteria: Sequence[Criterion], result: Result) -> list[str]:
     """Each criterion that does not hold, with what was found instead; what is unknown doesn't."""
     failed = []
     for name, comparison, wanted in criteria:
@@ -268,18 +271,20 @@ def reply_url(url: str) -> str:
     )
 
 
-def _load(arguments: argparse.Namespace) -> ends.Load:
+def _load(arguments: argparse.Namespace) -> Load:
     options = forms.socket_options(arguments.option, rate=getattr(arguments, "rate", None))
     size = getattr(arguments, "size", 64)
     if size < 1:
         raise OptionError("--size is 1 or more")
+    if arguments.kind == "pub":
+        options.setdefault("sndhwm", _short_queue(options, size))
     context: dict[str, OptionValue] = {}
     if arguments.loop != "default":
         context["loop"] = arguments.loop
     if arguments.busy_poll:
         context["busy_poll"] = True
     is_ping_pong = arguments.kind in ("ping", "pong")
-    return ends.Load(
+    return Load(
         url=arguments.url,
         reply=(arguments.reply or reply_url(arguments.url)) if is_ping_pong else "",
         size=size,
@@ -295,6 +300,18 @@ def _load(arguments: argparse.Namespace) -> ends.Load:
         is_coordinated=arguments.coordinated,
         is_quiet=arguments.quiet,
     )
+
+
+def _short_queue(options: dict[str, OptionValue], size: int) -> int:
+    """Messages that wait for the rate for a moment at most.
+
+    With the usual queue a slow rate would go on long after the last ``send``, and every delay
+    would be that of the queue.
+    """
+    defaults = SocketOptions()
+    rate = options.get("rate", defaults.rate)
+    assert isinstance(rate, int | float)
+    return int(min(defaults.sndhwm, max(100.0, rate * _QUEUE_S / 8 / size)))
 
 
 def _timeout_s(arguments: argparse.Namespace) -> float:
@@ -324,7 +341,7 @@ class _End:
         descriptor = self._process.stdout.fileno()
         while b"\n" not in self._rest:
             if not select.select((descriptor,), (), (), self._deadline.left)[0]:
-                raise ends.OutOfTimeError(f"the {self._kind} process did not end in time")
+                raise OutOfTimeError(f"the {self._kind} process did not end in time")
             chunk = os.read(descriptor, 65536)
             if not chunk:
                 raise Error(f"the {self._kind} process ended without a result")
@@ -337,9 +354,9 @@ class _End:
         while self.line() != word:
             pass
 
-    def result(self) -> ends.Result:
+    def result(self) -> Result:
         """What the process measured; its exit status is about loss, which the result tells, too."""
-        found: ends.Result = json.loads(self.line())
+        found: Result = json.loads(self.line())
         return found
 
     def tell(self) -> None:
@@ -367,7 +384,7 @@ class _End:
             self._process.wait()
 
 
-def _run_both(arguments: argparse.Namespace) -> ends.Result:
+def _run_both(arguments: argparse.Namespace) -> Result:
     _load(arguments)  # mistakes are found before anything is started
     timeout_s = _timeout_s(arguments)
     deadline = Deadline(timeout_s + _GRACE_S)
@@ -406,7 +423,7 @@ def _option_text(value: OptionValue) -> str:
     return "none" if value is None else str(value)
 
 
-def report_line(result: ends.Result) -> str:
+def report_line(result: Result) -> str:
     """The results in words: a line of ``name value`` columns, in the reader's units."""
     shown = []
     for name, value in result.items():

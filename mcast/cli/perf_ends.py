@@ -11,44 +11,30 @@ host's order. Data starts with ``x``; every last message of a chunk carries the 
 
 from __future__ import annotations
 
-import os
-import resource
 import select
-import signal
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from struct import Struct
-from types import FrameType, TracebackType
-from typing import Final, Self
+from typing import Final
 
 import mcast
 from mcast import kernel
-from mcast.cli.terminal import say
-from mcast.errors import Again, Error, OptionError
+from mcast.cli.perf_load import (
+    CHUNK_COUNT,
+    Load,
+    Result,
+    Watch,
+    cpu_s,
+    delays_report,
+    rss_bytes,
+    stdin_speaks,
+    tell,
+)
+from mcast.errors import Again
 from mcast.events import LossReason, Lost, PeerJoined
-from mcast.options import OptionValue
 from mcast.runtime.clock import monotonic_ns
 from mcast.runtime.deadline import Deadline
 
-__all__ = [
-    "LATENCY_LIMIT_S",
-    "Load",
-    "OutOfTimeError",
-    "Result",
-    "delays_report",
-    "ping",
-    "pong",
-    "publish",
-    "subscribe",
-]
-
-Result = dict[str, float | int | str | None]
-"""What an end measured, by name; units last in the names."""
-
-LATENCY_LIMIT_S: Final = 60.0
-"""Longest delay that a histogram takes; longer ones count as this."""
+__all__ = ["ping", "pong", "publish", "subscribe"]
 
 _CONTROL: Final = Struct("=2sxxIQ")
 _STAMP: Final = Struct("=2s6xQ")
@@ -58,105 +44,9 @@ _END: Final = b"\xffE"
 _STAMPED: Final = b"xT"
 _CONTROL_BYTE: Final = 0xFF
 
-_CHUNK_COUNT: Final = 256
-"""Messages between two looks at the clock; measured: the looks cost under 1 % of a send."""
-_CHUNK_S: Final = 0.05
-"""Where the rate is low a chunk is what leaves in this time, so that the end comes on time."""
 _HELLO_S: Final = 0.005
 _QUIET_S: Final = 0.05
 _WARM_UP_ROUNDS: Final = 1000
-_SIGNIFICANT_DIGITS: Final = 3
-
-
-class OutOfTimeError(Error):
-    """The measurement did not end within ``--timeout``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What one end has to do."""
-
-    url: str
-    reply: str = ""
-    """Where pong answers."""
-    size: int = 64
-    """Bytes of a message, 1 or more."""
-    count: int | None = None
-    """Messages, or rounds; None: as many as leave in ``duration_s``."""
-    duration_s: float = 2.0
-    batch: int = 1
-    """Messages of one ``send_many`` or ``recv_many``; 1: ``send`` and ``recv`` calls."""
-    interval_s: float = 0.0
-    """Pause before each ping."""
-    sockets: int = 1
-    """Subscriber sockets of the process."""
-    wait_s: float = 0.5
-    """How long a publisher greets before it begins, where no program coordinates the ends."""
-    timeout_s: float = 60.0
-    """The end's own limit."""
-    options: dict[str, OptionValue]
-    context: dict[str, OptionValue]
-    """Keyword arguments of the Context: ``loop``, ``busy_poll``."""
-    is_coordinated: bool = False
-    """Say ``ready`` and ``joined`` on stdout; begin when stdin has a line, end when it ends."""
-    is_quiet: bool = False
-
-    def open_context(self) -> mcast.Context:
-        """A context with the wished loop. Raises OptionError where this build has no such thing."""
-        try:
-            return mcast.Context(**self.context)
-        except (TypeError, OptionError) as error:
-            asked = ", ".join(f"{name}={value!r}" for name, value in self.context.items())
-            raise OptionError(f"Context({asked}) is refused by this version: {error}") from None
-
-    @property
-    def chunk(self) -> int:
-        """Messages between two looks at the clock."""
-        if self.batch > 1:
-            return self.batch
-        rate = self.options.get("rate")
-        if not isinstance(rate, int | float) or rate == float("inf"):
-            return _CHUNK_COUNT
-        return max(1, min(_CHUNK_COUNT, int(rate * _CHUNK_S / (8 * self.size))))
-
-
-class _Watch:
-    """In a ``with`` block: a line of progress every second, and the end when the time is up.
-
-    Works by SIGALRM, which reaches the main thread also where it waits for a message.
-    """
-
-    def __init__(self, load: Load, name: str) -> None:
-        self._name = name
-        self._is_quiet = load.is_quiet
-        self._limit = Deadline(load.timeout_s)
-        self._timeout_s = load.timeout_s
-        self._shown = 0
-        self.done = 0
-        """Messages or rounds so far; the loops keep it up to date."""
-
-    def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGALRM, self._tick)
-        signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self._before)
-
-    def _tick(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._is_quiet:
-            say(f"mcast perf {self._name}: {self.done:,} ({self.done - self._shown:,}/s)")
-        self._shown = self.done
-        if self._limit.has_passed:
-            raise OutOfTimeError(
-                f"not done within {self._timeout_s:g} s (--timeout), after {self.done:,}"
-            )
 
 
 def publish(load: Load) -> Result:
@@ -164,27 +54,27 @@ def publish(load: Load) -> Result:
 
     Raises: OutOfTimeError, OptionError, EndpointError, TransportError.
     """
-    with _Watch(load, "pub") as watch, load.open_context() as context:
+    with Watch(load, "pub") as watch, load.open_context() as context:
         pub = context.socket(mcast.PUB, **load.options)
         pub.connect(load.url)
         _greet(load, pub)
         pub.send(_CONTROL.pack(_START, load.chunk, load.size))
-        cpu_s = _cpu_s()
+        before_s = cpu_s()
         start_ns = monotonic_ns()
         send = _send_batches if load.batch > 1 else _send_singly
         sent = send(load, pub, watch)
         seconds = (monotonic_ns() - start_ns) / 1e9
         _send_ends(load, pub, sent)
         # Taken when the other end has it all, so that what the loop thread still sends counts.
-        cpu_s = _cpu_s() - cpu_s
+        used_s = cpu_s() - before_s
         stats = pub.stats()
     return {
         "sent": sent,
         "seconds": seconds,
         "messages_per_s": sent / seconds,
-        "cpu_s": cpu_s,
-        "cpu_s_per_message": cpu_s / sent,
-        "rss_bytes": _rss_bytes(),
+        "cpu_s": used_s,
+        "cpu_s_per_message": used_s / sent,
+        "rss_bytes": rss_bytes(),
         "kernel": kernel.NAME,
         **{name: stats.get(name, 0) for name in ("odata_sent", "rdata_sent", "naks_received")},
     }
@@ -195,20 +85,11 @@ def _greet(load: Load, pub: mcast.Pub) -> None:
     deadline = Deadline(None if load.is_coordinated else load.wait_s)
     while not deadline.has_passed:
         pub.send(_CONTROL.pack(_HELLO, 0, 0))
-        if _stdin_speaks(load, _HELLO_S):
+        if stdin_speaks(load, _HELLO_S):
             return
 
 
-def _stdin_speaks(load: Load, timeout_s: float) -> bool:
-    """Whether stdin has a line, or has ended, after at most ``timeout_s``."""
-    watched = [sys.stdin] if load.is_coordinated else []
-    if not select.select(watched, (), (), timeout_s)[0]:
-        return False
-    os.read(sys.stdin.fileno(), 4096)
-    return True
-
-
-def _send_singly(load: Load, pub: mcast.Pub, watch: _Watch) -> int:
+def _send_singly(load: Load, pub: mcast.Pub, watch: Watch) -> int:
     send = pub.send
     payload = b"x" * load.size
     plain = range(load.chunk - 1)
@@ -232,7 +113,7 @@ def _send_singly(load: Load, pub: mcast.Pub, watch: _Watch) -> int:
     return sent + left
 
 
-def _send_batches(load: Load, pub: mcast.Pub, watch: _Watch) -> int:
+def _send_batches(load: Load, pub: mcast.Pub, watch: Watch) -> int:
     send_many = pub.send_many
     payload = b"x" * load.size
     batch = [payload] * load.batch
@@ -261,7 +142,7 @@ def _send_ends(load: Load, pub: mcast.Pub, sent: int) -> None:
         for _ in range(load.chunk):
             pub.send(_CONTROL.pack(_END, number, sent))
             number += 1
-        if _stdin_speaks(load, _QUIET_S) or deadline.has_passed:
+        if stdin_speaks(load, _QUIET_S) or deadline.has_passed:
             return
 
 
@@ -279,23 +160,23 @@ def subscribe(load: Load) -> Result:
 
     Raises: OutOfTimeError, OptionError, EndpointError, TransportError.
     """
-    with _Watch(load, "sub") as watch, load.open_context() as context:
+    with Watch(load, "sub") as watch, load.open_context() as context:
         tallies = []
         for _ in range(load.sockets):
             sub = context.socket(mcast.SUB, **load.options)
             sub.subscribe(b"")
             sub.connect(load.url)
             tallies.append(_Tally(sub))
-        _tell(load, "ready")
+        tell(load, "ready")
         _meet(load, tallies)
-        cpu_s = _cpu_s()
+        before_s = cpu_s()
         if load.sockets > 1:
             _take_from_all(load, tallies, watch)
         else:
             take = _take_batches if load.batch > 1 else _take_singly
             take(load, tallies[0], watch)
-        cpu_s = _cpu_s() - cpu_s
-        return _subscriber_result(load, tallies, cpu_s)
+        used_s = cpu_s() - before_s
+        return _subscriber_result(load, tallies, used_s)
 
 
 class _Tally:
@@ -307,7 +188,7 @@ class _Tally:
         """Messages since the start, ENDs included."""
         self.missing = 0
         self.sent = 0
-        self.chunk = _CHUNK_COUNT
+        self.chunk = CHUNK_COUNT
         self.size = 0
         self.start_ns = 0
         self.end_ns = 0
@@ -356,7 +237,7 @@ def _meet(load: Load, tallies: list[_Tally]) -> None:
     first = [tally.sub.recv() for tally in tallies]
     for tally in tallies:
         _await_publisher(tally.sub)
-    _tell(load, "joined")
+    tell(load, "joined")
     for tally, message in zip(tallies, first, strict=True):
         while message[:2] == _HELLO:
             message = tally.sub.recv()
@@ -370,7 +251,7 @@ def _await_publisher(sub: mcast.Sub) -> None:
             return
 
 
-def _take_singly(_load: Load, tally: _Tally, watch: _Watch) -> None:
+def _take_singly(_load: Load, tally: _Tally, watch: Watch) -> None:
     recv = tally.sub.recv
     chunk = range(tally.chunk)
     while True:
@@ -384,18 +265,18 @@ def _take_singly(_load: Load, tally: _Tally, watch: _Watch) -> None:
         tally.time(message)
 
 
-def _take_batches(load: Load, tally: _Tally, watch: _Watch) -> None:
+def _take_batches(load: Load, tally: _Tally, watch: Watch) -> None:
     recv_many = tally.sub.recv_many
     wanted = load.batch
     while not tally.add(recv_many(wanted)):
         watch.done = tally.taken
 
 
-def _take_from_all(load: Load, tallies: list[_Tally], watch: _Watch) -> None:
+def _take_from_all(load: Load, tallies: list[_Tally], watch: Watch) -> None:
     """Round and round, blocking only when no socket has anything."""
     open_tallies = list(tallies)
     timeout_s = 0.0
-    wanted = max(load.batch, _CHUNK_COUNT)
+    wanted = max(load.batch, CHUNK_COUNT)
     while open_tallies:
         was_idle = True
         for tally in list(open_tallies):
@@ -412,7 +293,7 @@ def _take_from_all(load: Load, tallies: list[_Tally], watch: _Watch) -> None:
             timeout_s = 0.001
 
 
-def _subscriber_result(load: Load, tallies: list[_Tally], cpu_s: float) -> Result:
+def _subscriber_result(load: Load, tallies: list[_Tally], used_s: float) -> Result:
     seconds = max(tally.seconds for tally in tallies)
     received = sum(tally.received for tally in tallies)
     sent = sum(tally.sent for tally in tallies)
@@ -435,9 +316,9 @@ def _subscriber_result(load: Load, tallies: list[_Tally], cpu_s: float) -> Resul
         "seconds": seconds,
         "messages_per_s": per_s,
         "bits_per_s": per_s * tallies[0].size * 8,
-        "cpu_s": cpu_s,
-        "cpu_s_per_message": cpu_s / max(1, received),
-        "rss_bytes": _rss_bytes(),
+        "cpu_s": used_s,
+        "cpu_s_per_message": used_s / max(1, received),
+        "rss_bytes": rss_bytes(),
         "kernel": kernel.NAME,
         "repaired": sum(one.get("repaired", 0) for one in stats),
         "naks_sent": sum(one.get("naks_sent", 0) for one in stats),
@@ -452,7 +333,7 @@ def ping(load: Load) -> Result:
     """
     payload = b"x" * load.size
     halves_ns: list[int] = []
-    with _Watch(load, "ping") as watch, load.open_context() as context:
+    with Watch(load, "ping") as watch, load.open_context() as context:
         pub = context.socket(mcast.PUB, **load.options)
         sub = context.socket(mcast.SUB, **load.options)
         sub.subscribe(b"")
@@ -508,57 +389,15 @@ def pong(load: Load) -> Result:
 
     Raises: OutOfTimeError, OptionError, EndpointError, TransportError.
     """
-    with _Watch(load, "pong") as watch, load.open_context() as context:
+    with Watch(load, "pong") as watch, load.open_context() as context:
         pub = context.socket(mcast.PUB, **load.options)
         sub = context.socket(mcast.SUB, **load.options)
         sub.subscribe(b"")
         sub.connect(load.url)
         pub.connect(load.reply)
-        _tell(load, "ready")
+        tell(load, "ready")
         send, recv = pub.send, sub.recv
         while (message := recv())[:2] != _END:
             send(message)
             watch.done += 1
     return {"answered": watch.done, "kernel": kernel.NAME}
-
-
-def delays_report(delays_ns: Sequence[int], name: str) -> Result:
-    """Percentiles of the delays as ``NAME_p50_s`` and so on, and their jitter; None without any.
-
-    Right to 3 digits (HDR histogram). Jitter is the mean change from one delay to the next, the
-    D of RFC 3550 s6.4.1 without its smoothing.
-
-    Raises: OptionError when the package ``hdrhistogram`` (extra ``perf``) is not installed.
-    """
-    try:
-        from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
-    except ImportError:
-        raise OptionError("mcast perf needs hdrhistogram: pip install 'mcast[perf]'") from None
-    quantiles = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
-    if not delays_ns:
-        return dict.fromkeys([*(f"{name}_{label}_s" for label in quantiles), "jitter_s"])
-    most_ns = int(LATENCY_LIMIT_S * 1e9)
-    histogram = HdrHistogram(1, most_ns, _SIGNIFICANT_DIGITS)
-    for delay_ns in delays_ns:
-        histogram.record_value(min(max(delay_ns, 1), most_ns))
-    found: Result = {
-        f"{name}_{label}_s": histogram.get_value_at_percentile(quantile) / 1e9
-        for label, quantile in quantiles.items()
-    }
-    changes = [abs(b - a) for a, b in pairwise(delays_ns)]
-    found["jitter_s"] = sum(changes) / max(1, len(changes)) / 1e9
-    return found
-
-
-def _tell(load: Load, word: str) -> None:
-    if load.is_coordinated:
-        print(word, flush=True)
-
-
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def _rss_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
