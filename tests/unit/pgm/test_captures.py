@@ -598,7 +598,8 @@ def test_a_raw_session_is_taken_in_and_its_malformed_packets_counted(session: Se
         assert stats[f"malformed_{reason}"] == count
     assert replay.asked_sqns <= set(session.dropped)
     assert replay.events[0] == PeerJoined(session.tsi, session.source, 0)
-    assert replay.losses == []
+    # Number 1 of the congestion-controlled session never comes.
+    assert {lost.first for lost in replay.losses} <= {sqn for sqn in session.dropped if sqn >= new}
     # "ms" is no offset into a TSDU, so nothing is taken for a message.
     assert replay.messages == []
     assert stats["malformed_stream"] == len(session.messages)
@@ -607,7 +608,6 @@ def test_a_raw_session_is_taken_in_and_its_malformed_packets_counted(session: Se
 def test_a_packet_that_was_never_sent_is_given_up_at_the_deadline() -> None:
     # OpenPGM's congestion control advertised number 1 and never had the token to send it.
     replay = Replay(session("openpgm_pgmcc"))
-    assert replay.losses == []
     replay.run(10)
     assert replay.losses == [Lost("c016f23867d5.8449", 1, 1, 1, LossReason.REPAIR_DEADLINE)]
 

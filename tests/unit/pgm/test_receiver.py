@@ -671,6 +671,14 @@ def test_fin_in_the_last_data_packet_ends_the_stream() -> None:
     assert sub.stream == [b"a", b"b", PeerLeft(NAME, "finished", 1, tail_unknown=False)]
 
 
+def test_nothing_is_asked_of_a_source_that_ended() -> None:
+    sub = subscriber()
+    sub.hear(data(0, tsdu(b"only"), option(OptionType.FIN)))
+    sub.run(5)
+    assert sub.messages == [b"only"]
+    assert sub.transmits == []
+
+
 def test_fin_in_a_data_packet_waits_for_repairs() -> None:
     sub = joined()
     sub.hear(odata(0, "a"), data(2, tsdu(b"c"), option(OptionType.FIN), trail=0))
