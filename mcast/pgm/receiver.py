@@ -491,8 +491,9 @@ class Receiver:
         self._group_asked |= to_group
         # A publisher on this host may share its port with others, and a unicast NAK reaches only
         # one of them. If none was ever confirmed, the group hears it too (section 6.3; libzmq
-        # sources answer those as well).
+        # sources answer those as well). What looked like an answer may have been another's.
         to_group = self._group_asked and not self._unicast_works
+        to_group |= self._gaps.asked_unheard
         per_nak = NAK_LIST_LIMIT
         if self._gaps.asked_unserved:
             # A libzmq source repairs one packet for each NAK that arrives, however many the NAK

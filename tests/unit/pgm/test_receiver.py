@@ -367,6 +367,16 @@ def test_where_unicast_is_confirmed_the_group_is_left_alone() -> None:
     assert sub.sent(NAK, GROUP) == []
 
 
+def test_an_answer_to_another_receiver_is_no_proof_that_ours_are_heard() -> None:
+    sub = joined()
+    # Another one's request was served: its NAKs reach the publisher, ours go to its neighbour.
+    sub.hear(odata(0, "a"), request(NCF, 1), rdata(1, "b", trail=0))
+    sub.hear(odata(3, "d", trail=0))
+    sub.run(0.3)
+    assert 5 <= len(sub.sent(NAK, SOURCE)) <= 7
+    assert 1 <= len(sub.sent(NAK, GROUP)) <= 3
+
+
 # What cannot be repaired.
 
 
