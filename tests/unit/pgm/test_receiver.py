@@ -362,7 +362,7 @@ def test_where_unicast_is_confirmed_the_group_is_left_alone() -> None:
     sub.hear(odata(1, "b", trail=0))
     sub.run(0.011)
     sub.hear(request(NCF, 0))
-    sub.run(0.3)
+    sub.run(0.15)
     assert len(sub.sent(NAK, SOURCE)) >= 2
     assert sub.sent(NAK, GROUP) == []
 
