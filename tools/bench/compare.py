@@ -34,7 +34,7 @@ QUICK_RUN_S: Final = 0.5
 QUICK_STEPS: Final = 4
 SLOWER: Final = 0.85
 """After a run that lost, both runs of the pair are repeated at this part of the rate."""
-MOST_REPEATS: Final = 4
+MOST_REPEATS: Final = 8
 FIRST_COUNT: Final = 20_000
 
 PROGRAMS: Final = {
