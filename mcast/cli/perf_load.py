@@ -86,10 +86,10 @@ class Load:
     def open_context(self) -> mcast.Context:
         """A context with the wished loop. Raises OptionError where this build has no such thing."""
         try:
-            return mcast.Context(**self.context)
+            return mcast.Context(**self.context)  # type: ignore[arg-type]  # it checks
         except (TypeError, OptionError) as error:
             asked = ", ".join(f"{name}={value!r}" for name, value in self.context.items())
-            raise OptionError(f"Context({asked}) is refused by this version: {error}") from None
+            raise OptionError(f"Context({asked}) is refused: {error}") from None
 
     @property
     def chunk(self) -> int:
