@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Final, Generic, Literal, Self, TypeVar, overload
 
 from mcast import context as blocking
-from mcast.errors import Again, ClosedError, ForkedError
+from mcast.errors import Again, ClosedError, ForkedError, OptionError
 from mcast.events import Event
 from mcast.options import OptionValue
 from mcast.runtime.loop import Loop
@@ -45,7 +45,11 @@ class Context:
     """
 
     def __init__(self, **defaults: OptionValue) -> None:
-        self._context = blocking.Context(**defaults)
+        if "loop" in defaults or "busy_poll" in defaults:
+            raise OptionError(
+                "asyncio sockets need the context's own thread: no loop, no busy_poll"
+            )
+        self._context = blocking.Context(**defaults)  # type: ignore[arg-type]  # options only
 
     @overload
     def socket(self, kind: Literal[SocketType.PUB], **options: OptionValue) -> Pub: ...

@@ -43,8 +43,24 @@ class Context:
     Raises: OptionError for an unknown option or a value out of range.
     """
 
-    def __init__(self, **defaults: OptionValue) -> None:
+    def __init__(
+        self, *, loop: str = "thread", busy_poll: bool = False, **defaults: OptionValue
+    ) -> None:
+        """``loop="caller"`` makes no thread: a call that waits (``recv``, ``poll``, a ``send`` that
+        blocks) does the protocol's work meanwhile, and ``send`` a little of it in passing. Lower
+        latency, but a publisher repairs, and announces itself, only while it is in such a call:
+        ``poll`` regularly. Messages then leave at once (``coalesce`` is 0 unless you set it). With
+        ``busy_poll=True`` it spins instead of sleeping: the lowest latency, at the cost of a core.
+        """
         self._error: ClosedError | None = ClosedError("the context was not made")
+        if loop not in ("thread", "caller"):
+            raise OptionError(f'loop is "thread" or "caller", not {loop!r}')
+        if busy_poll and loop == "thread":
+            raise OptionError('busy_poll spins in the caller\'s thread: it needs loop="caller"')
+        self._threaded = loop == "thread"
+        self._busy_poll = busy_poll
+        if not self._threaded:
+            defaults.setdefault("coalesce", 0.0)
         self._defaults = SocketOptions().with_changes(defaults)
         self._lock = Lock()
         self._sockets: WeakSet[Socket] = WeakSet()  # they keep the context alive, not it them
@@ -75,7 +91,7 @@ class Context:
         with self._lock:
             self._check()
             if self._loop is None:
-                self._loop = loop = Loop()
+                self._loop = loop = Loop(threaded=self._threaded, busy_poll=self._busy_poll)
                 _loops.add(loop)
                 loop.ended.add(lambda: _loops.discard(loop))
                 loop.start()

@@ -418,7 +418,7 @@ class Pub(Socket):
     def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
         super().__init__(loop, options, owner=owner)
         self._parts: list[Buffer] = []
-        self._room = Waiters()
+        self._room = Waiters(loop.drive)
 
     def send(self, data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
         """Publish one part. With ``flags=SNDMORE`` the message goes on with the next call.
@@ -581,7 +581,9 @@ class Sub(Socket):
 
     def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
         super().__init__(loop, options, owner=owner)
-        self._queue = ReceiveQueue(options.rcvhwm, raise_on_loss=options.on_loss == "raise")
+        self._queue = ReceiveQueue(
+            options.rcvhwm, raise_on_loss=options.on_loss == "raise", drive=loop.drive
+        )
         # One call of compiled code where a message waits; else it calls ``_recv``. The gate keeps
         # this socket alive, as a bound method would, and nothing in the loop keeps the gate.
         self.recv = ReceiveGate(self._queue.inbox, self._recv).recv  # type: ignore[method-assign]

@@ -142,6 +142,7 @@ class MulticastLink:
         if self._sockets.repair is not None:
             fds.append(self._sockets.repair.fileno())
         loop.call(lambda: loop.add(self, fds), self)
+        loop.attend()
 
     # The application's side.
 
@@ -273,6 +274,7 @@ class MulticastLink:
 
     def _leave(self, due_ns: int) -> None:
         self._loop.wake_before(due_ns)
+        self._loop.attend()
         if self.room.has_descriptor:
             self.room.refresh()  # it may have become unready
 

@@ -20,7 +20,8 @@ from time import monotonic_ns
 from typing import Final, Protocol
 
 from mcast.kernel import UdpReader
-from mcast.runtime.queues import Waiters
+from mcast.runtime.deadline import Deadline
+from mcast.runtime.queues import Drive, Waiters
 
 __all__ = ["Link", "Loop"]
 
@@ -31,6 +32,10 @@ _AWAKE: Final = 0
 _PRECISE_NS: Final = 20_000_000
 """Sleeps shorter than this are measured in microseconds; epoll counts milliseconds."""
 _LONGEST_SLEEP_S: Final = 60.0
+_PATIENCE_S: Final = 0.01
+"""How long a thread waits for another that does the loop's work, before it looks for itself."""
+_ATTEND_IVL_NS: Final = 200_000
+"""Without a thread, sending looks for NAKs so often: it costs 2 % of the sender's time."""
 
 
 class Link(Protocol):
@@ -61,9 +66,19 @@ class Link(Protocol):
 
 
 class Loop:
-    """The thread of one context. ``start`` once; the rest from any thread."""
+    """The thread of one context. ``start`` once; the rest from any thread.
 
-    def __init__(self) -> None:
+    Not ``threaded``, it has none: ``drive`` does its work in the thread that waits for something,
+    and ``attend`` a little of it in passing. With ``busy_poll`` it looks at the descriptors again
+    and again instead of sleeping.
+    """
+
+    def __init__(self, *, threaded: bool = True, busy_poll: bool = False) -> None:
+        self._busy_poll = busy_poll
+        self._driver = threading.Lock()
+        self._attend_at_ns = 0
+        self.drive: Drive | None = None if threaded else self._drive
+        """How to wait in a context without a thread."""
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Reentrant: collecting a socket may call in here from within.
@@ -71,6 +86,7 @@ class Loop:
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._links: list[Link] = []
         self._by_fd: dict[int, Link] = {}
+        self._writable: set[int] = set()
         self._mailbox: deque[tuple[Callable[[], None], Link | None]] = deque()
         self._sleeps_until_ns = _AWAKE
         self._finishing = False
@@ -84,8 +100,9 @@ class Loop:
         """Whoever waits for the thread to end."""
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread, if there is to be one."""
+        if self.drive is None:
+            self._thread.start()
 
     def finish(self) -> None:
         """End the thread as soon as every link has closed. Does not block and takes no lock."""
@@ -94,6 +111,8 @@ class Loop:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the thread has ended; False if it has not within ``timeout`` seconds."""
+        if self.drive is not None:
+            return self.drive(lambda: self.has_ended, timeout)
         if self._thread is threading.current_thread():
             return False
         self._thread.join(timeout)
@@ -126,6 +145,40 @@ class Loop:
             self._sleeps_until_ns = _AWAKE  # one wake-up is enough
             self._wake()
 
+    def attend(self) -> None:
+        """Without a thread, do what waits, now and then; else nothing. Never blocks."""
+        if self.drive is not None and self._driver.acquire(blocking=False):
+            try:
+                now_ns = monotonic_ns()
+                if self._mailbox or now_ns >= self._attend_at_ns:
+                    self._attend_at_ns = now_ns + _ATTEND_IVL_NS
+                    self._turn(0)
+            finally:
+                self._driver.release()
+
+    def _drive(self, is_ready: Callable[[], bool], timeout: float | None) -> bool:
+        """Do the loop's work until ``is_ready()``; False if ``timeout`` seconds run out first.
+
+        One thread at a time does; another that waits looks again every hundredth of a second.
+        """
+        deadline = Deadline(timeout)
+        was_served = False
+        while not is_ready():
+            left = deadline.left
+            if left == 0 and was_served:
+                return False
+            patience_s = _PATIENCE_S if left is None else min(left, _PATIENCE_S)
+            if not self._driver.acquire(timeout=patience_s):
+                was_served = True  # by the other thread
+                continue
+            try:
+                if not self.has_ended:
+                    self._turn(_NEVER if left is None else monotonic_ns() + int(left * 1e9))
+            finally:
+                self._driver.release()
+            was_served = True
+        return True
+
     def overflow_count(self, fd: int) -> int:
         """Datagrams that the system dropped because the buffer of ``fd`` was full."""
         return self._reader.overflows.get(fd, 0)
@@ -145,6 +198,7 @@ class Loop:
             self._links.remove(link)
         for fd in [fd for fd, owner in self._by_fd.items() if owner is link]:
             del self._by_fd[fd]
+            self._writable.discard(fd)
             self._epoll.unregister(fd)
             self._reader.forget(fd)
 
@@ -152,9 +206,11 @@ class Loop:
         """Call ``handle_writable`` when ``fd`` takes data again, or stop doing so."""
         if wanted and fd not in self._by_fd:
             self._by_fd[fd] = link
+            self._writable.add(fd)
             self._epoll.register(fd, select.EPOLLOUT)
         elif not wanted and self._by_fd.get(fd) is link:
             del self._by_fd[fd]
+            self._writable.discard(fd)
             self._epoll.unregister(fd)
 
     # The thread.
@@ -166,35 +222,53 @@ class Loop:
 
     def _run(self) -> None:
         try:
-            while self._links or self._mailbox or not self._finishing:
-                ready = self._sleep()
-                self.turn_count += 1
-                now_ns = monotonic_ns()
-                for fd, mask in ready:
-                    self._serve(fd, mask, now_ns)
-                while self._mailbox:
-                    function, owner = self._mailbox.popleft()
-                    self._guard(owner, function)
-                for link in self._links[:]:
-                    if link.next_timeout_ns <= now_ns:
-                        self._guard(link, partial(link.handle_timeout, now_ns))
+            while not self.has_ended:
+                self._turn(_NEVER)
         except Exception as error:  # a bug in the loop itself; nobody may wait for it for ever
             _log.exception("the event loop failed, and with it every endpoint of the context")
             for link in self._links[:]:
                 self.remove(link)
                 link.fail(error)
         finally:
-            with self._wake_lock:
-                wake_fd, self._wake_fd = self._wake_fd, -1
-                self._epoll.close()
-                os.close(wake_fd)
-            self.has_ended = True
-            self.ended.wake()
+            self._give_back()
 
-    def _sleep(self) -> list[tuple[int, int]]:
+    def _turn(self, until_ns: int) -> None:
+        """Once round: sleep, at most until ``until_ns``, then serve whatever is ready or due."""
+        ready = self._look() if self._busy_poll else self._sleep(until_ns)
+        self.turn_count += 1
+        now_ns = monotonic_ns()
+        for fd, mask in ready:
+            self._serve(fd, mask, now_ns)
+        while self._mailbox:
+            function, owner = self._mailbox.popleft()
+            self._guard(owner, function)
+        for link in self._links[:]:
+            if link.next_timeout_ns <= now_ns:
+                self._guard(link, partial(link.handle_timeout, now_ns))
+        if self._finishing and not (self._links or self._mailbox):
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self.has_ended:
+            return
+        with self._wake_lock:
+            wake_fd, self._wake_fd = self._wake_fd, -1
+            self._epoll.close()
+            os.close(wake_fd)
+        self.has_ended = True
+        self.ended.wake()
+
+    def _look(self) -> list[tuple[int, int]]:
+        """All descriptors, ready or not: asking each for data costs less than asking epoll."""
+        return [
+            (fd, select.EPOLLOUT if fd in self._writable else select.EPOLLIN) for fd in self._by_fd
+        ]
+
+    def _sleep(self, until_ns: int) -> list[tuple[int, int]]:
         """Wait for the next timer or descriptor; what is ready."""
         self._sleeps_until_ns = _NEVER
         due_ns = min((link.next_timeout_ns for link in self._links), default=_NEVER)
+        due_ns = min(due_ns, until_ns)
         if self._mailbox or (self._finishing and not self._links):
             due_ns = 0
         if self._sleeps_until_ns == _AWAKE:

@@ -26,6 +26,9 @@ from mcast.runtime.deadline import Deadline
 
 __all__ = ["EVENT_LIMIT", "ReceiveQueue", "Waiters"]
 
+Drive = Callable[[Callable[[], bool], float | None], bool]
+"""Work until a condition holds; False if the timeout in seconds runs out first."""
+
 EVENT_LIMIT = 10_000
 """Most events kept for an application that does not ask for them; the oldest go first."""
 
@@ -33,7 +36,9 @@ EVENT_LIMIT = 10_000
 class Waiters:
     """Those who want to know when something may have changed: threads, tasks, file descriptors."""
 
-    def __init__(self) -> None:
+    def __init__(self, drive: Drive | None = None) -> None:
+        """``drive`` is for a context without a thread: whoever waits does the loop's work."""
+        self._drive = drive
         self._mutex = Lock()
         self._callbacks: list[Callable[[], None]] = []
         self._fd = -1
@@ -63,6 +68,8 @@ class Waiters:
 
     def wait(self, is_ready: Callable[[], bool], timeout: float | None) -> bool:
         """Block until ``is_ready()``; False if ``timeout`` seconds run out first."""
+        if self._drive is not None:
+            return self._drive(is_ready, timeout)
         deadline = Deadline(timeout)
         while not is_ready():
             signal = Lock()
@@ -139,7 +146,7 @@ class Waiters:
 class ReceiveQueue:
     """Messages and events of one SUB socket on their way to the application."""
 
-    def __init__(self, hwm: int, *, raise_on_loss: bool) -> None:
+    def __init__(self, hwm: int, *, raise_on_loss: bool, drive: Drive | None = None) -> None:
         self.hwm = hwm
         """Most messages that may wait."""
         self.raises_on_loss = raise_on_loss
@@ -149,9 +156,9 @@ class ReceiveQueue:
         self._mutex = Lock()  # of the events, and of the loss that is still growing
         self._events: deque[Event] = deque()
         self._growing: LossError | None = None
-        self.waiters = Waiters()
+        self.waiters = Waiters(drive)
         """Whoever waits for messages."""
-        self.event_waiters = Waiters()
+        self.event_waiters = Waiters(drive)
         """Whoever waits for events."""
         self.refused_count = 0
         """Messages dropped because the queue was full."""
