@@ -63,8 +63,8 @@ PROFILES: Final[dict[str, Timers]] = {
         nak_group_size=10,
         nak_rpt_ivl_ns=40 * _MS,
         nak_rdata_ivl_ns=50 * _MS,
-        nak_ncf_retries=50,
-        nak_data_retries=50,
+        nak_ncf_retries=125,  # 5 s of them
+        nak_data_retries=125,
         repair_deadline_ns=5_000 * _MS,
         repair_holdoff_ns=20 * _MS,
         spm_ambient_ivl_ns=1_000 * _MS,
@@ -214,7 +214,15 @@ class SocketOptions:
         """The profile's timers with this socket's own deadlines put in."""
         timers = PROFILES[self.profile]
         if self.repair_deadline is not None:
-            timers = replace(timers, repair_deadline_ns=round(self.repair_deadline * 1e9))
+            # The retries must not run out before the deadline does.
+            deadline_ns = round(self.repair_deadline * 1e9)
+            rounds = deadline_ns // min(timers.nak_rpt_ivl_ns, timers.nak_rdata_ivl_ns) + 1
+            timers = replace(
+                timers,
+                repair_deadline_ns=deadline_ns,
+                nak_ncf_retries=max(rounds, timers.nak_ncf_retries),
+                nak_data_retries=max(rounds, timers.nak_data_retries),
+            )
         if self.peer_expiry is not None:
             timers = replace(timers, peer_expiry_ns=round(self.peer_expiry * 1e9))
         return timers
