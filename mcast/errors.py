@@ -56,12 +56,18 @@ class LossError(Error):
     """
 
     def __init__(self, tsi: str, first: int, last: int, count: int, reason: str) -> None:
-        super().__init__(f"lost {count} packets, {first} to {last}, of {tsi}: {reason}")
+        super().__init__(tsi, first, last, count, reason)  # so that it can be copied and pickled
         self.tsi = tsi
         self.first = first
         self.last = last
         self.count = count
         self.reason = reason
+
+    def __str__(self) -> str:
+        where = f"packets {self.first} to {self.last} of {self.tsi}"
+        if self.reason == "app_hwm":
+            return f"lost {self.count} messages in {where}: {self.reason}"
+        return f"lost {self.count} packets, {where}: {self.reason}"
 
 
 class MessageTooLongError(Error, ValueError):
