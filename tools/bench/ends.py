@@ -54,7 +54,9 @@ class End:
                 raise Failed(f"out of time: {' '.join(self.command)}")
             chunk = os.read(descriptor, 65536)
             if not chunk:
-                raise Failed(f"ended early: {' '.join(self.command)}\n{self._last_words()}")
+                words = self._last_words()
+                last = (words.splitlines() or ["without a word"])[-1]
+                raise Failed(f"ended early: {last}\n{' '.join(self.command)}\n{words}")
             self._rest += chunk
         line, _, self._rest = self._rest.partition(b"\n")
         return line.decode(errors="replace")
@@ -102,7 +104,7 @@ class End:
             self._process.wait(1.0)
         assert self._process.stderr is not None
         os.set_blocking(self._process.stderr.fileno(), False)
-        return (self._process.stderr.read() or b"")[-1500:].decode(errors="replace")
+        return (self._process.stderr.read() or b"")[-1500:].decode(errors="replace").strip()
 
 
 def run_throughput(

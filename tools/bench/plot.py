@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from report import words
+
 __all__ = ["draw"]
 
 
@@ -13,7 +15,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     rows = [
         (case, measure)
@@ -30,10 +32,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes.plot(better, [place] * len(better), "o", color=colour, alpha=0.35, markersize=5)
         axes.plot([median], [place], "|", color=colour, markersize=18, markeredgewidth=3)
         against = case["sides"][1]["name"]
-        name = measure["figure"].removesuffix("_s").replace("messages_per", "messages/s")
-        labels.append(f"{case['title']}\n{name} against {against}")
+        labels.append(f"{case['title']}\n{words(measure['figure'])} against {against}")
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_yticks(range(len(rows)), labels, fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("ratio as a multiple of the target (1: just reached; log scale)")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["PAGE", "main", "newest_result", "table", "updated"]
+__all__ = ["PAGE", "main", "newest_result", "table", "updated", "words"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RESULTS: Final = ROOT / "tools/bench/results"
@@ -88,7 +88,9 @@ def _notes(result: dict[str, Any]) -> list[str]:
         for side in case["sides"]:
             parts = []
             if side["rate_bits_per_s"] is not None:
-                parts.append(f"paced to {side['rate_bits_per_s'] / 1e9:.2f} Gbit/s")
+                rate = side["rate_bits_per_s"]
+                text = f"{rate / 1e9:.2f} Gbit/s" if rate >= 1e9 else f"{rate / 1e6:.0f} Mbit/s"
+                parts.append(f"paced to {text}")
             if side["missing"]:
                 share = side["missing"] / max(1, side["sent"])
                 parts.append(f"{side['missing']:,} of {side['sent']:,} lost ({share:.2%})")
