@@ -61,11 +61,20 @@ def compare(machine: Machine, program: Program, left: Kernel, right: Kernel) -> 
     return count
 
 
+class _Marked(Exception):
+    """Stands for a LossError; equal to one of the same number."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Marked) and self.args == other.args
+
+    __hash__ = Exception.__hash__
+
+
 def outcome(call: Callable[..., object], *arguments: object) -> object:
     """What a call returned (views as bytes), or the type and text of what it raised."""
     try:
         result = call(*arguments)
-    except (IndexError, TypeError, ValueError) as error:
+    except (IndexError, TypeError, ValueError, _Marked) as error:
         return type(error), str(error)
     if isinstance(result, tuple) and result and isinstance(result[0], memoryview):
         return bytes(result[0]), *result[1:]
@@ -341,6 +350,9 @@ def receive_program(dice: Dice) -> Program:
             data, segment_bytes = some_run(dice, packets)
             limit = dice.choice((0, 100, 2000, 1 << 20))
             program.append(("store_run", data, 0, segment_bytes, limit))
+        elif kind == 9:
+            data, segment_bytes = some_run(dice, packets)
+            program.append(("numbers_of", data, dice.randrange(len(data) + 2), segment_bytes))
         elif kind < 11:
             packet = dice.choice(packets) if packets else b""
             if dice.randrange(4) == 0:
@@ -370,6 +382,8 @@ def receive_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 result = outcome(slots.take_in_order, memoryview(data), start, segment_bytes, out)
             case ("store_run", data, start, segment_bytes, limit):
                 result = outcome(slots.store_run, memoryview(data), start, segment_bytes, limit)
+            case ("numbers_of", data, start, segment_bytes):
+                result = outcome(slots.numbers_of, memoryview(data), start, segment_bytes)
             case ("store", number, packet):
                 result = outcome(slots.store, number, packet)
             case ("release",):
@@ -394,11 +408,111 @@ def receive_run(kernel: Kernel, program: Program) -> Iterator[object]:
         )
 
 
+def inbox_program(dice: Dice) -> Program:
+    """Messages of one and of several parts, exceptions between them, taken in every way."""
+    program: Program = [("new",)]
+    number = 0
+    for _ in range(dice.randrange(1, 60)):
+        kind = dice.randrange(10)
+        if kind < 3:
+            batch: list[reference.Message] = []
+            for _ in range(dice.choice((0, 1, 1, 2, 7))):
+                number += 1
+                one = b"%d" % number
+                batch.append(one if dice.randrange(4) else (one, b"part"))
+            program.append(("put", batch))
+        elif kind == 3:
+            number += 1
+            program.append(("put_error", number))
+        elif kind < 6:
+            program.append(("get_many", dice.choice((0, 1, 2, 5, 1000))))
+        elif kind < 8:
+            program.append(("get_plain",))
+        elif kind == 8:
+            program.append(("recv", dice.randrange(2)))
+        else:
+            program.append(dice.choice((("hold", True), ("hold", False), ("clear",))))
+    return program
+
+
+def inbox_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    inbox = kernel.Inbox()
+    long_way: list[tuple[int, float | None]] = []
+
+    def slow(flags: int = 0, *, timeout: float | None = None) -> bytes:
+        long_way.append((flags, timeout))
+        return b"slow"
+
+    gate = kernel.ReceiveGate(inbox, slow)
+    for step in program:
+        result: object = None
+        match step:
+            case ("put", batch):
+                inbox.put(list(batch))
+            case ("put_error", number):
+                inbox.put_error(_Marked(number))
+            case ("get_many", limit):
+                result = outcome(inbox.get_many, limit)
+            case ("get_plain",):
+                result = outcome(inbox.get_plain)
+            case ("recv", flags):
+                result = outcome(lambda flags=flags: gate.recv(flags, timeout=0.5))
+            case ("hold", wanted):
+                inbox.hold = wanted
+            case ("clear",):
+                inbox.clear()
+        yield result, len(inbox), bool(inbox.hold), list(long_way)
+
+
+def gate_program(dice: Dice) -> Program:
+    """Sends through a gate that is sometimes armed; the long way appends, too."""
+    program: Program = [("new", dice.choice((1, 3, 1000)), dice.choice((1, 20, 1000)))]
+    for _ in range(dice.randrange(1, 40)):
+        kind = dice.randrange(8)
+        if kind < 5:
+            message = some_part(dice)
+            program.append(("send", message if dice.randrange(5) else bytearray(message)))
+        elif kind == 5:
+            program.append(("arm", dice.choice((0, 1, 1 << 62))))
+        elif kind == 6:
+            program.append(("flags", some_part(dice)))
+        else:
+            program.append(("take",))
+    return program
+
+
+def gate_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    _, run_packet_count, message_limit = program[0]
+    slots = kernel.TransmitSlots(TSI, DPORT, 100, 512)
+
+    def slow(data: reference.Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
+        if flags == 0:
+            slots.append((data,))
+
+    gate = kernel.SendGate(slots, 300, run_packet_count, message_limit, slow)
+    for step in program:
+        result: object = None
+        match step:
+            case ("send", message):
+                result = outcome(lambda message=message: gate.send(message, timeout=0.5))
+            case ("flags", message):
+                result = outcome(lambda message=message: gate.send(message, 2))
+            case ("arm", until_ns):
+                slots.armed_until_ns = until_ns
+            case ("take",):
+                slots.seal()
+                run = slots.take_run(44)
+                result = run and (bytes(run[0]), run[1])
+        yield result, slots.next, slots.open_bytes, slots.message_count, slots.armed_until_ns
+
+
 MACHINES = {
     "plain": Machine(plain_program, plain_run),
     "transmit": Machine(transmit_program, transmit_run),
     "decode": Machine(decode_program, decode_run),
     "receive": Machine(receive_program, receive_run),
+    "inbox": Machine(inbox_program, inbox_run),
+    "gate": Machine(gate_program, gate_run),
 }
 
 
@@ -442,7 +556,25 @@ def _zero_checksum(data: reference.Buffer) -> int:
     return reference.checksum(data) % 0xFFFF
 
 
+class _Torn(reference.Inbox):
+    """Hands out what lies behind an exception before the exception."""
+
+    def get_many(self, limit: int) -> list[reference.Message]:
+        if limit > 1 and len(self._items) > 1 and isinstance(self._items[1], Exception):
+            self._items.rotate(-1)
+        return super().get_many(limit)
+
+
+class _Careless(reference.SendGate):
+    """Forgets that a message with flags goes the long way."""
+
+    def send(self, data: reference.Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
+        super().send(data, 0, timeout=timeout)
+
+
 PLANTS: dict[str, dict[str, object]] = {
+    "careless-gate": {"SendGate": _Careless},
+    "torn-inbox": {"Inbox": _Torn},
     "checksum-zero": {"checksum": _zero_checksum},
     "late-trail": {"TransmitSlots": _LateTrail},
     "short-head": {"FrameDecoder": _ShortHead},
