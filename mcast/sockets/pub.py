@@ -1,0 +1,194 @@
+"""PUB: from ``send`` into the transmit windows of its endpoints.
+
+Invariant: a message goes to all endpoints or to none, and ``send`` returns when it is in their
+windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, cast
+
+from mcast.endpoint import parse_endpoint
+from mcast.errors import Again, MessageTooLongError, OptionError, PatternError
+from mcast.kernel import Buffer, longest_bytes
+from mcast.options import SocketOptions
+from mcast.runtime.deadline import Deadline
+from mcast.runtime.links import MulticastLink
+from mcast.runtime.loop import Loop
+from mcast.runtime.queues import Waiters
+from mcast.sockets.base import DONTWAIT, POLLOUT, SNDMORE, Socket, SocketType
+from mcast.sockets.buffers import BytesLike, flat
+
+__all__ = ["Pub"]
+
+_FRAME_HEAD_BYTES: Final = 10
+
+
+class Pub(Socket):
+    """Publishes messages to everybody who hears its groups.
+
+    When ``send`` returns, the message is in the transmit window of every endpoint, from where it
+    is sent and repaired; nobody need have it. While the rate holds it up and ``sndhwm`` is reached,
+    ``send`` blocks.
+    """
+
+    kind = SocketType.PUB
+    _pollable = POLLOUT
+
+    def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
+        super().__init__(loop, options, owner=owner)
+        self._parts: list[Buffer] = []
+        self._room = Waiters(loop.drive)
+
+    def send(self, data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
+        """Publish one part. With ``flags=SNDMORE`` the message goes on with the next call.
+
+        ``flags=DONTWAIT`` is ``timeout=0``. Blocks up to ``timeout`` seconds (None: for ever).
+        When the last part's call raises Again, the parts before it are kept: repeat that call.
+        Threads that share the socket use ``send_multipart`` instead of SNDMORE.
+
+        Raises: Again, MessageTooLongError, PatternError before any ``connect``, ClosedError;
+        TypeError for a str.
+        """
+        self._send_one(data, flags, timeout=timeout)
+
+    def _send_one(self, data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
+        if flags & SNDMORE:
+            self._check()
+            self._check_parts(len(self._parts) + 2)
+            self._parts.append(bytes(flat(data)))
+            self._find_short_way()
+            return
+        self._send([data], 0 if flags & DONTWAIT else timeout)
+
+    def send_multipart(
+        self, parts: Sequence[BytesLike], flags: int = 0, *, timeout: float | None = None
+    ) -> None:
+        """Publish one message of several parts, delivered whole or not at all.
+
+        Parts of earlier calls with SNDMORE come first, and with SNDMORE the message goes on.
+
+        Raises: as ``send``; OptionError if there is no part, or more than ``max_parts``.
+        """
+        if isinstance(parts, bytes | bytearray | memoryview | str):
+            raise TypeError(f"parts is a sequence of parts, not one {type(parts).__name__}")
+        if flags & SNDMORE:
+            self._check()
+            self._check_parts(len(self._parts) + len(parts) + 1)
+            self._parts += [bytes(flat(part)) for part in parts]
+            self._find_short_way()
+            return
+        self._send(parts, 0 if flags & DONTWAIT else timeout)
+
+    def send_many(self, messages: Iterable[BytesLike], *, timeout: float | None = None) -> int:
+        """Publish many messages of one part each, at the lowest cost per message.
+
+        Returns how many were taken: all, unless ``timeout`` seconds ran out. Nothing is sent if
+        one of them is too long.
+
+        Raises: MessageTooLongError, PatternError before any ``connect``, ClosedError.
+        """
+        if self._parts:
+            raise PatternError("a message is under way since send(..., SNDMORE); finish it first")
+        if isinstance(messages, bytes | bytearray | memoryview | str):
+            raise TypeError(f"messages is a series of messages, not one {type(messages).__name__}")
+        # The kernel takes anything bytes-like; only its names for the types are fewer.
+        batch = cast(Sequence[Buffer], messages if type(messages) is list else list(messages))
+        links = self._open_links()
+        try:
+            longest = longest_bytes(batch)
+        except TypeError:
+            batch = [flat(message) for message in batch]  # says what is wrong with which
+            longest = longest_bytes(batch)
+        self._check_size(longest, longest + _FRAME_HEAD_BYTES, links)
+        if len(links) == 1:
+            return links[0].send_many(batch, timeout)
+        deadline = Deadline(timeout)
+        for index, message in enumerate(batch):
+            try:
+                self._send([message], deadline.left)
+            except Again:
+                return index
+        return len(batch)
+
+    def _send(self, data: Sequence[BytesLike], timeout: float | None) -> None:
+        links = self._open_links()
+        parts = [flat(part) for part in data]
+        begun = self._parts
+        if begun:
+            parts = begun + parts
+        self._check_parts(len(parts))
+        size = sum(map(len, parts))
+        if begun:
+            self._parts = []
+        self._check_size(size, size + _FRAME_HEAD_BYTES * len(parts), links)
+        try:
+            if len(links) == 1:
+                links[0].send(parts, timeout)
+            else:
+                self._send_to_all(links, parts, timeout)
+        except Again:
+            self._parts = begun
+            raise
+        if begun:
+            self._find_short_way()
+
+    def _find_short_way(self) -> None:
+        """Make ``send`` one call of compiled code if there is one way to go and no part waits."""
+        links = list(self._links.values())
+        for link in links:
+            link.close_gate()
+        self.__dict__.pop("send", None)
+        if len(links) == 1 and not self._parts:
+            gate = links[0].open_gate(self._send_one)
+            self.send = gate.send  # type: ignore[method-assign,assignment]
+
+    def _send_to_all(
+        self, links: list[MulticastLink], parts: Sequence[Buffer], timeout: float | None
+    ) -> None:
+        # All or none: wait until every endpoint has room. One that another thread then fills up
+        # is waited for, since the others have it by now.
+        if not self._room.wait(lambda: all(link.has_room() for link in links), timeout):
+            raise Again("an endpoint's queue is full; it drains at its rate")
+        for link in links:
+            link.send(parts, None)
+
+    def _check_parts(self, count: int) -> None:
+        if not 1 <= count <= self._options.max_parts:
+            raise OptionError(f"a message has 1 to {self._options.max_parts} parts, not {count}")
+
+    def _open_links(self) -> list[MulticastLink]:
+        self._check()
+        links = list(self._links.values())
+        if not links:
+            raise PatternError("nowhere to send: connect the socket first")
+        return links
+
+    def _check_size(self, size: int, stream_bytes: int, links: list[MulticastLink]) -> None:
+        if size > self._options.max_msg_size:
+            raise MessageTooLongError(
+                f"message of {size} bytes; max_msg_size is {self._options.max_msg_size}"
+            )
+        window = min(link.max_stream_bytes for link in links)
+        if stream_bytes > window:
+            raise MessageTooLongError(
+                f"message of {size} bytes; half the transmit window takes {window}: raise txw_bytes"
+            )
+
+    def _open(self, url: str) -> MulticastLink:
+        return MulticastLink(parse_endpoint(url), self._options, self._loop, room=self._room)
+
+    @property
+    def _waiters(self) -> Waiters:
+        return self._room
+
+    def _is_ready(self) -> bool:
+        return self.closed or all(link.has_room() for link in self._links.values())
+
+    def _closed(self) -> None:
+        self._room.close()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._room.abandon()

@@ -1,0 +1,226 @@
+"""SUB: from its endpoints through one queue to ``recv``, and the events beside them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from mcast.endpoint import parse_endpoint
+from mcast.errors import Again, OptionError
+from mcast.events import Event
+from mcast.kernel import Message, ReceiveGate, TopicFilter, parts_of
+from mcast.options import SocketOptions
+from mcast.runtime.links import MulticastLink
+from mcast.runtime.loop import Loop
+from mcast.runtime.queues import ReceiveQueue, Waiters
+from mcast.sockets.base import DONTWAIT, POLLIN, Socket, SocketType
+from mcast.sockets.buffers import BytesLike, topic_bytes
+from mcast.stats import Snapshot
+
+__all__ = ["Sub"]
+
+
+class Sub(Socket):
+    """Receives what was subscribed to: each message whole, in order, once, or reported lost."""
+
+    kind = SocketType.SUB
+    _pollable = POLLIN
+
+    def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
+        super().__init__(loop, options, owner=owner)
+        self._queue = ReceiveQueue(
+            options.rcvhwm, raise_on_loss=options.on_loss == "raise", drive=loop.drive
+        )
+        # One call of compiled code where a message waits; else it calls ``_recv``. The gate keeps
+        # this socket alive, as a bound method would, and nothing in the loop keeps the gate.
+        self.recv = ReceiveGate(self._queue.inbox, self._recv).recv  # type: ignore[method-assign]
+        self._topics: dict[bytes, int] = {}
+        self._filter = TopicFilter()
+        self._rest: deque[bytes] = deque()
+        self._has_fd = False
+
+    # Subscriptions.
+
+    def subscribe(self, topic: BytesLike | str = b"") -> None:
+        """Receive messages whose first part starts with ``topic``; empty: all. Counts repetitions.
+
+        In force for messages that arrive after the call.
+        """
+        with self._lock:
+            self._check()
+            key = topic_bytes(topic)
+            self._topics[key] = self._topics.get(key, 0) + 1
+            self._apply_topics()
+
+    def unsubscribe(self, topic: BytesLike | str = b"") -> None:
+        """Undo one ``subscribe`` of the same topic; a topic not subscribed to is ignored."""
+        with self._lock:
+            self._check()
+            key = topic_bytes(topic)
+            count = self._topics.pop(key, 0)
+            if count > 1:
+                self._topics[key] = count - 1
+            self._apply_topics()
+
+    def _apply_topics(self) -> None:
+        self._filter = TopicFilter(self._topics)
+        for link in self._links.values():
+            link.set_filter(self._filter)
+
+    # Receiving.
+
+    def recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
+        """The next part: of the message under way, else the first of the next message.
+
+        Blocks up to ``timeout`` seconds (None: for ever); ``flags=DONTWAIT`` is ``timeout=0``.
+        ``rcvmore`` tells whether the message goes on.
+
+        Raises: Again, LossError with ``on_loss="raise"``, ClosedError.
+        """
+        return self._recv(flags, timeout=timeout)
+
+    def _recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
+        self._check()
+        while self._rest:
+            try:
+                part = self._rest.popleft()
+            except IndexError:  # another thread was faster
+                break
+            self._hold()
+            return part
+        message = self._get(0 if flags & DONTWAIT else timeout)
+        if isinstance(message, bytes):
+            return message
+        self._rest.extend(message[1:])
+        self._hold()
+        return message[0]
+
+    def recv_multipart(self, flags: int = 0, *, timeout: float | None = None) -> list[bytes]:
+        """The next message whole, as the list of its parts; after ``recv``, the parts left over.
+
+        Raises: as ``recv``.
+        """
+        self._check()
+        if self._rest and (rest := self._take_rest()):
+            return rest
+        message = self._get(0 if flags & DONTWAIT else timeout)
+        return [message] if isinstance(message, bytes) else list(message)
+
+    def recv_many(self, count: int, *, timeout: float | None = None) -> list[bytes]:
+        """What many calls of ``recv`` would return: the parts of 1 to ``count`` messages, in order.
+
+        Waits for the first message only. Use ``recv_many_multipart`` where messages have parts.
+
+        Raises: as ``recv``.
+        """
+        return parts_of(self._get_many(count, timeout))
+
+    def recv_many_multipart(self, count: int, *, timeout: float | None = None) -> list[list[bytes]]:
+        """1 to ``count`` messages, each as the list of its parts. Waits for the first only.
+
+        Raises: as ``recv``.
+        """
+        return [
+            [message] if isinstance(message, bytes) else list(message)
+            for message in self._get_many(count, timeout)
+        ]
+
+    @property
+    def rcvmore(self) -> bool:
+        """True if the message that ``recv`` began has more parts."""
+        return bool(self._rest)
+
+    def events(self, timeout: float | None = 0) -> Iterator[Event]:
+        """The events not yet taken, oldest first; ends when none has come for ``timeout`` seconds.
+
+        With the default only what is there already; with None it goes on until the socket closes.
+        """
+        self._check()
+        return self._take_events(timeout)
+
+    def _take_events(self, timeout: float | None) -> Iterator[Event]:
+        queue = self._queue
+        while True:
+            event = queue.take_event()
+            if event is not None:
+                yield event
+                continue
+            if timeout == 0 or self.closed or queue.error is not None:
+                return
+            if not queue.event_waiters.wait(queue.has_events, timeout):
+                return
+
+    def _take_rest(self) -> list[bytes]:
+        taken: list[bytes] = []
+        while self._rest:
+            try:
+                taken.append(self._rest.popleft())
+            except IndexError:  # another thread was faster
+                break
+        self._hold()
+        return taken
+
+    def _hold(self) -> None:
+        """No short way while parts are left over, or a descriptor has to be kept right."""
+        self._queue.inbox.hold = bool(self._rest) or self._has_fd
+        if self._has_fd:
+            self._queue.waiters.refresh()
+
+    def _get(self, timeout: float | None) -> Message:
+        return self._get_many(1, timeout)[0]
+
+    def _get_many(self, count: int, timeout: float | None) -> list[Message]:
+        self._check()
+        if count < 1:
+            raise OptionError(f"count is 1 or more, not {count}")
+        if self._rest and (rest := self._take_rest()):
+            return [tuple(rest)]
+        try:
+            return self._queue.get_many(count, timeout)
+        except Again:
+            self._check()
+            raise
+
+    def stats(self) -> Snapshot:
+        """All counters, added up over the socket's endpoints, and those of its queue."""
+        return {
+            **super().stats(),
+            "queued": len(self._queue),
+            "queue_refused": self._queue.refused_count,
+            "events_dropped": self._queue.events_dropped,
+        }
+
+    def _open(self, url: str) -> MulticastLink:
+        return MulticastLink(
+            parse_endpoint(url),
+            self._options,
+            self._loop,
+            queue=self._queue,
+            topic_filter=self._filter,
+        )
+
+    def fileno(self) -> int:
+        """As ``Socket.fileno``: readable while messages wait."""
+        self._has_fd = True
+        self._hold()
+        return super().fileno()
+
+    @property
+    def _waiters(self) -> Waiters:
+        return self._queue.waiters
+
+    def _options_changed(self) -> None:
+        self._queue.hwm = self._options.rcvhwm
+        self._queue.raises_on_loss = self._options.on_loss == "raise"
+
+    def _is_ready(self) -> bool:
+        return bool(self._rest) or self._queue.is_ready()
+
+    def _closed(self) -> None:
+        self._queue.close()
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        self._queue.is_closed = self._queue.inbox.hold = True
+        self._queue.waiters.abandon()
+        self._queue.event_waiters.abandon()
