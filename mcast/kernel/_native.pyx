@@ -584,6 +584,7 @@ cdef class TransmitSlots:
     cdef long long _open_bytes
     cdef long long _message_start
     cdef long long _unsent_message_base
+    cdef public long long armed_below
     cdef public long long armed_until_ns
     cdef public long long max_stream_bytes
     cdef readonly long long message_count
@@ -614,7 +615,7 @@ cdef class TransmitSlots:
         if self._lengths == NULL or self._completed == NULL:
             raise MemoryError
         self._message_start = NO_MESSAGE_START
-        self.trail = self.unsent = self.next = first_sqn
+        self.trail = self.unsent = self.next = self.armed_below = first_sqn
         self.unsent_limit = slot_count // 2
         self.max_stream_bytes = (self.unsent_limit - 1) * self._room
         self._open_slot = first_sqn % slot_count
@@ -863,16 +864,14 @@ cdef class SendGate:
     cdef TransmitSlots _slots
     cdef object _slow
     cdef long long _max_message_bytes
-    cdef long long _run_packet_count
     cdef long long _message_limit
 
     def __cinit__(
         self, TransmitSlots slots not None, long long max_message_bytes,
-        long long run_packet_count, long long message_limit, slow
+        long long message_limit, slow
     ):
         self._slots = slots
         self._max_message_bytes = max_message_bytes
-        self._run_packet_count = run_packet_count
         self._message_limit = message_limit
         self._slow = slow
 
@@ -885,7 +884,7 @@ cdef class SendGate:
             and flags is ZERO
             and PyBytes_CheckExact(data)
             and PyBytes_GET_SIZE(data) <= self._max_message_bytes
-            and slots.next - slots.unsent < self._run_packet_count
+            and slots.next < slots.armed_below
             and slots.message_count - slots._unsent_message_base < self._message_limit
         ):
             clock_gettime(CLOCK_MONOTONIC, &now)

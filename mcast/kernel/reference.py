@@ -312,6 +312,7 @@ class TransmitSlots:
         "_slot_count",
         "_tsdu_bytes",
         "_unsent_message_base",
+        "armed_below",
         "armed_until_ns",
         "max_stream_bytes",
         "message_count",
@@ -342,6 +343,8 @@ class TransmitSlots:
         self._message_start = _NO_MESSAGE_START
         self.armed_until_ns = 0
         """Monotonic time until which a ``SendGate`` may append by itself; 0: it may not."""
+        self.armed_below = first_sqn
+        """Packet number at which it stops all the same."""
         self.trail = first_sqn
         """Oldest packet that can still be repaired."""
         self.unsent = first_sqn
@@ -707,12 +710,11 @@ class SendGate:
         self,
         slots: TransmitSlots,
         max_message_bytes: int,
-        run_packet_count: int,
         message_limit: int,
         slow: Callable[..., None],
     ) -> None:
-        """Beyond any of the limits (size, packets of a full run, unsent messages): ``slow``."""
-        del slots, max_message_bytes, run_packet_count, message_limit  # only the short way asks
+        """Beyond a limit (size, unsent messages, ``slots.armed_below``): ``slow``."""
+        del slots, max_message_bytes, message_limit  # only the short way asks
         self._slow = slow
 
     def send(self, data: Buffer, flags: int = 0, *, timeout: float | None = None) -> None:

@@ -100,6 +100,9 @@ class Source:
         least_bytes = 2 * self._packet_cost_bytes
         burst_bytes = max(least_bytes, round(min(options.rate, _FAST) / 8 * _BURST_S))
         self._bucket = TokenBucket(options.rate, burst_bytes)
+        # Paced, data leaves in portions of this size: few wake-ups, and still some burst to spare
+        # for a wake-up that comes late.
+        self._quantum_bytes = max(self._packet_cost_bytes, burst_bytes // 2)
         repair_rate = options.rate * options.repair_share
         repair_burst_bytes = max(least_bytes, round(min(repair_rate, _FAST) / 8 * _REPAIR_BURST_S))
         self._repairs = RepairQueue(
@@ -151,6 +154,15 @@ class Source:
         return self._slots.next - self._slots.unsent < self._slots.unsent_limit
 
     @property
+    def has_slack(self) -> bool:
+        """True when a quarter of what may wait is free: worth waking those who wait for room."""
+        slots = self._slots
+        return (
+            4 * slots.unsent_message_count <= 3 * self._hwm
+            and 4 * (slots.next - slots.unsent) <= 3 * slots.unsent_limit
+        )
+
+    @property
     def has_unsent(self) -> bool:
         """True while data waits to leave for the first time."""
         return self._slots.unsent < self._slots.next or self._slots.open_bytes > 0
@@ -163,7 +175,6 @@ class Source:
         return SendGate(
             self._slots,
             min(max_message_bytes, self._slots.max_stream_bytes - _FRAME_HEAD_BYTES),
-            self._run_packets,
             self._hwm,
             slow,
         )
@@ -306,14 +317,17 @@ class Source:
         if not self.has_unsent:
             self._due[_Timer.COALESCE] = _NEVER
             return
-        # While the rate holds it up it may as well fill.
-        due_ns = max(
-            self._data_sent_ns + self._coalesce_ns,
-            self._bucket.ready_at_ns(self._packet_cost_bytes),
-        )
+        slots = self._slots
+        due_ns = self._data_sent_ns + self._coalesce_ns
+        packet_limit = self._run_packets
+        ready_ns = self._bucket.ready_at_ns(self._quantum_bytes)
+        if ready_ns > due_ns:
+            # While the rate holds it up it may as well fill, and others behind it.
+            due_ns, packet_limit = ready_ns, slots.unsent_limit
         self._due[_Timer.COALESCE] = due_ns
         if self._has_gate:
-            self._slots.armed_until_ns = due_ns
+            slots.armed_below = slots.unsent + packet_limit
+            slots.armed_until_ns = due_ns
 
     def _emit_data(self, now_ns: int) -> None:
         """Hand out sealed packets as far as the rate allows, in runs."""
@@ -324,8 +338,9 @@ class Source:
         while slots.unsent < slots.next:
             allowed = self._bucket.available_bytes(now_ns)
             if allowed <= 0:
+                waiting_bytes = (slots.next - slots.unsent) * self._packet_cost_bytes
                 self._due[_Timer.PACE] = self._bucket.ready_at_ns(
-                    min(slots.next - slots.unsent, self._run_packets) * self._packet_cost_bytes
+                    min(waiting_bytes, self._quantum_bytes)
                 )
                 break
             first = slots.unsent

@@ -307,7 +307,7 @@ class MulticastLink:
                 return
             self._engine.handle_timeout(now_ns)
             self._drain()
-        self.room.wake()
+        self._wake_senders()
         if self._stage is not _Stage.OPEN:
             self._proceed(now_ns)
 
@@ -342,7 +342,13 @@ class MulticastLink:
         """The system takes data again. Loop thread."""
         with self._lock:
             self._transmit()
-        self.room.wake()
+        self._wake_senders()
+
+    def _wake_senders(self) -> None:
+        """Let those go on who wait for room, once there is enough of it to be worth a switch."""
+        source = self._engine.source
+        if source is not None and source.has_slack:
+            self.room.wake()
 
     def fail(self, error: Exception) -> None:
         """A bug in this link: end it, and let nobody wait for it. Loop thread."""

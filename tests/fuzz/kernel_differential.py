@@ -489,7 +489,7 @@ def gate_run(kernel: Kernel, program: Program) -> Iterator[object]:
         if flags == 0:
             slots.append((data,))
 
-    gate = kernel.SendGate(slots, 300, run_packet_count, message_limit, slow)
+    gate = kernel.SendGate(slots, 300, message_limit, slow)
     for step in program:
         result: object = None
         match step:
@@ -499,6 +499,7 @@ def gate_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 result = outcome(lambda message=message: gate.send(message, 2))
             case ("arm", until_ns):
                 slots.armed_until_ns = until_ns
+                slots.armed_below = slots.unsent + run_packet_count
             case ("take",):
                 slots.seal()
                 run = slots.take_run(44)
