@@ -1,3 +1,4 @@
+from mcast.kernel.reference import Baton as Baton
 from mcast.kernel.reference import Buffer as Buffer
 from mcast.kernel.reference import FrameDecoder as FrameDecoder
 from mcast.kernel.reference import Inbox as Inbox

@@ -23,9 +23,10 @@ from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import cast
 
-from mcast.kernel.reference_io import UdpReader, UdpWriter
+from mcast.kernel.reference_io import Baton, UdpReader, UdpWriter
 
 __all__ = [
+    "Baton",
     "Buffer",
     "FrameDecoder",
     "Inbox",
@@ -314,6 +315,7 @@ class TransmitSlots:
         "_unsent_message_base",
         "armed_below",
         "armed_until_ns",
+        "baton",
         "max_stream_bytes",
         "message_count",
         "next",
@@ -345,6 +347,8 @@ class TransmitSlots:
         """Monotonic time until which a ``SendGate`` may append by itself; 0: it may not."""
         self.armed_below = first_sqn
         """Packet number at which it stops all the same."""
+        self.baton: Baton | None = None
+        """Told of what a ``SendGate`` moves."""
         self.trail = first_sqn
         """Oldest packet that can still be repaired."""
         self.unsent = first_sqn
@@ -729,13 +733,15 @@ class Inbox:
     and, where ``put_error`` says so, exceptions to be raised in their place.
     """
 
-    __slots__ = ("_items", "_mutex", "hold")
+    __slots__ = ("_items", "_mutex", "baton", "hold")
 
     def __init__(self) -> None:
         self._items: deque[Message | Exception] = deque()
         self._mutex = Lock()  # the compiled inbox needs none: nothing interrupts it
         self.hold = False
         """While true a ``ReceiveGate`` always takes the long way."""
+        self.baton: Baton | None = None
+        """Told of what is taken out."""
 
     def __len__(self) -> int:
         return len(self._items)

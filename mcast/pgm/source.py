@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Final
 
-from mcast.kernel import Buffer, SendGate, TransmitSlots
+from mcast.kernel import Baton, Buffer, SendGate, TransmitSlots
 from mcast.options import DEFAULT_MAXTPDU_BYTES, SocketOptions, Timers
 from mcast.pgm.events import GROUP, Transmit
 from mcast.pgm.packet import NAK_LIST_LIMIT, Nak, Packet, build_ncf, build_spm
@@ -31,7 +31,7 @@ _DATA_HEADER_BYTES: Final = 24
 _UDP_IP_BYTES: Final = 28  # what libzmq, too, adds to a packet's cost
 _RUN_BYTES_LIMIT: Final = 65_000  # one UDP GSO send, with room for IP options
 _RUN_PACKET_LIMIT: Final = 44
-_RUNS_PER_TURN: Final = 16
+_STRETCHES_PER_TURN: Final = 512
 _FAST: Final = 1e12
 _BURST_S: Final = 0.001
 """Data that may leave at once after a quiet time: more would overflow receivers' buffers."""
@@ -169,9 +169,12 @@ class Source:
 
     # Commands.
 
-    def open_gate(self, max_message_bytes: int, slow: Callable[..., None]) -> SendGate:
+    def open_gate(
+        self, max_message_bytes: int, slow: Callable[..., None], baton: Baton
+    ) -> SendGate:
         """A short way for plain messages while a flush is due anyway; else it calls ``slow``."""
         self._has_gate = True
+        self._slots.baton = baton
         return SendGate(
             self._slots,
             min(max_message_bytes, self._slots.max_stream_bytes - _FRAME_HEAD_BYTES),
@@ -364,7 +367,7 @@ class Source:
 
     def _emit_repairs(self, now_ns: int) -> None:
         self._repairs.forget_below(self._slots.trail)
-        for _ in range(_RUNS_PER_TURN):
+        for _ in range(_STRETCHES_PER_TURN):
             stretch = self._repairs.take(now_ns, self._run_packets)
             if stretch is None:
                 break

@@ -49,6 +49,8 @@ _QUIET_NS: Final = 250_000_000
 made up for by heartbeats within 100 ms, and a lost NAK is repeated within 50 ms, or 200 ms by
 libzmq."""
 _ADDRESS_LIMIT: Final = 4096
+_BATCH_WEIGHT_BYTES: Final = 1 << 16
+"""What a batch sent counts for, when it comes to letting the loop thread in."""
 _TRANSIENT: Final = (errno.EAGAIN, errno.ENOBUFS)
 
 
@@ -175,7 +177,7 @@ class MulticastLink:
         source = self._engine.source
         assert source is not None
         with self._lock:
-            return source.open_gate(self._options.max_msg_size, slow)
+            return source.open_gate(self._options.max_msg_size, slow, self._loop.baton)
 
     def close_gate(self) -> None:
         """From now on every message goes the long way. Takes no lock."""
@@ -263,6 +265,7 @@ class MulticastLink:
                 self._transmit()
             due_ns = self._engine.next_timeout_ns
         self._leave(due_ns)
+        self._loop.baton.spend(_BATCH_WEIGHT_BYTES)
         return start
 
     def _is_held_up(self) -> bool:

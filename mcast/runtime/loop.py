@@ -19,7 +19,7 @@ from functools import partial
 from time import monotonic_ns
 from typing import Final, Protocol
 
-from mcast.kernel import UdpReader
+from mcast.kernel import Baton, UdpReader
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.queues import Drive, Waiters
 
@@ -29,9 +29,7 @@ _log = logging.getLogger("mcast")
 
 _NEVER: Final = 1 << 62
 _AWAKE: Final = 0
-_PRECISE_NS: Final = 20_000_000
-"""Sleeps shorter than this are measured in microseconds; epoll counts milliseconds."""
-_LONGEST_SLEEP_S: Final = 60.0
+_LONGEST_SLEEP_NS: Final = 60_000_000_000
 _PATIENCE_S: Final = 0.01
 """How long a thread waits for another that does the loop's work, before it looks for itself."""
 _ATTEND_IVL_NS: Final = 200_000
@@ -80,6 +78,8 @@ class Loop:
         self.drive: Drive | None = None if threaded else self._drive
         """How to wait in a context without a thread."""
         self._epoll = select.epoll()
+        self.baton = Baton(self._epoll.fileno())
+        """Gets the loop thread the interpreter lock while others are busy with messages."""
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Reentrant: collecting a socket may call in here from within.
         self._wake_lock = threading.RLock()
@@ -275,10 +275,7 @@ class Loop:
             due_ns = 0  # somebody moved a timer meanwhile
         self._sleeps_until_ns = due_ns
         left_ns = due_ns - monotonic_ns()
-        if 0 < left_ns < _PRECISE_NS and self._epoll.fileno() < 1024:
-            select.select((self._epoll,), (), (), left_ns / 1e9)
-            left_ns = 0
-        ready = self._epoll.poll(min(max(0.0, left_ns / 1e9), _LONGEST_SLEEP_S))
+        ready = self.baton.poll(min(left_ns, _LONGEST_SLEEP_NS))
         self._sleeps_until_ns = _AWAKE
         return ready
 

@@ -31,6 +31,7 @@ class Sub(Socket):
         self._queue = ReceiveQueue(
             options.rcvhwm, raise_on_loss=options.on_loss == "raise", drive=loop.drive
         )
+        self._queue.inbox.baton = loop.baton
         # One call of compiled code where a message waits; else it calls ``_recv``. The gate keeps
         # this socket alive, as a bound method would, and nothing in the loop keeps the gate.
         self.recv = ReceiveGate(self._queue.inbox, self._recv).recv  # type: ignore[method-assign]
