@@ -43,7 +43,9 @@ _log = logging.getLogger("mcast")
 
 _NEVER: Final = 1 << 62
 _READS_PER_TURN: Final = 16
-"""Batches of a socket read before others get their turn."""
+"""Batches of a socket read before others get their turn, if each is small."""
+_BYTES_PER_TURN: Final = 1 << 18
+"""Bytes after which it is the application's turn: what it is given should still be in the cache."""
 _QUIET_NS: Final = 250_000_000
 """A closing publisher leaves when nobody has asked for a repair for so long: a lost final SPM is
 made up for by heartbeats within 100 ms, and a lost NAK is repeated within 50 ms, or 200 ms by
@@ -318,6 +320,7 @@ class MulticastLink:
         """Read batches until nothing waits, or others want their turn. Loop thread."""
         to_group = fd == self._group_fd
         engine = self._engine
+        size_bytes = 0
         for _ in range(_READS_PER_TURN):
             try:
                 batch = reader.read(fd)
@@ -340,6 +343,9 @@ class MulticastLink:
                     else:
                         engine.handle_datagrams(now_ns, address, data, segment_bytes, to_group)
                 self._drain()
+            size_bytes += sum(len(data) for _, data, _ in batch)
+            if size_bytes >= _BYTES_PER_TURN:
+                break
 
     def handle_writable(self) -> None:
         """The system takes data again. Loop thread."""

@@ -29,6 +29,8 @@ _log = logging.getLogger("mcast")
 
 _NEVER: Final = 1 << 62
 _AWAKE: Final = 0
+_READ_COUNT: Final = 16
+"""Datagrams, or runs of up to 64 KiB, read at once."""
 _LONGEST_SLEEP_NS: Final = 60_000_000_000
 _PATIENCE_S: Final = 0.01
 """How long a thread waits for another that does the loop's work, before it looks for itself."""
@@ -90,7 +92,7 @@ class Loop:
         self._mailbox: deque[tuple[Callable[[], None], Link | None]] = deque()
         self._sleeps_until_ns = _AWAKE
         self._finishing = False
-        self._reader = UdpReader()
+        self._reader = UdpReader(_READ_COUNT)
         self._thread = threading.Thread(target=self._run, name="mcast-loop", daemon=True)
         self.turn_count = 0
         """Times round the loop."""
