@@ -98,6 +98,8 @@ class PgmCounters:
     """NAK packets sent."""
     nak_sqns_sent: int = 0
     """Numbers asked for."""
+    naks_withheld: int = 0
+    """NAKs not sent because the endpoint's budget of them was used up; asked again later."""
     naks_suppressed: int = 0
     """NAKs of other receivers that did for ours."""
     spmrs_sent: int = 0

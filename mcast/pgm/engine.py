@@ -14,6 +14,7 @@ from typing import Final
 from mcast.kernel import Buffer, TopicFilter
 from mcast.options import SocketOptions
 from mcast.pgm.events import GROUP, EngineEvent, Transmit
+from mcast.pgm.nak import NakBudget
 from mcast.pgm.packet import (
     HEADER_BYTES,
     NAK,
@@ -87,6 +88,7 @@ class PgmEngine:
         self._transmits: list[Transmit] = []
         self._retired: Counter[str] = Counter()
         self._peers_due_ns = _NEVER
+        self._nak_budget = NakBudget()
         self._relay_bucket = TokenBucket(_RELAY_BITS_PER_S, _RELAY_BURST_BYTES)
         self.counters = PgmCounters()
         """What happened so far; ``stats`` adds what the kernels counted."""
@@ -326,6 +328,7 @@ class PgmEngine:
             dice=self._dice,
             counters=self.counters,
             repair_times=self.repair_times,
+            nak_budget=self._nak_budget,
             events=self._events,
             transmits=self._transmits,
         )

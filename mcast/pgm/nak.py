@@ -26,8 +26,9 @@ from typing import Final
 
 from mcast.events import LossReason
 from mcast.options import Timers
+from mcast.pgm.rate import TokenBucket
 
-__all__ = ["GAP_LIMIT", "REQUEST_LIMIT", "Gap", "GapList", "GapState"]
+__all__ = ["GAP_LIMIT", "REQUEST_LIMIT", "Gap", "GapList", "GapState", "NakBudget"]
 
 GAP_LIMIT: Final = 4096
 """Most gaps of one window; the loss of 10 % of 1 Gbit/s during a repair makes about 700."""
@@ -35,11 +36,36 @@ REQUEST_LIMIT: Final = 1024
 """Most numbers asked for and not yet repaired: 17 NAKs, 1.5 MB of repairs on their way."""
 _SLACK_NS: Final = 1_000_000
 """Timers this close are served together, so that one NAK can name several gaps."""
+_PROVEN_NAKS_PER_S: Final = 8 * 10_000  # in the bucket's bits; 10 % loss at 1 Gbit/s makes 8,600
+_NAK_BURST: Final = 2_000
+_UNPROVEN_NAKS_PER_S: Final = 8 * 100
+_UNPROVEN_BURST: Final = 20
 _PUT_OFF_LIMIT: Final = 2
 """Rounds without data after which others' NAKs and unasked NCFs no longer keep ours back."""
 _UNHEARD_NAKS: Final = 4
 """NAKs without an NCF after which it is not chance: at 10 % loss each way, 1 in 700."""
 _NEVER: Final = 1 << 62
+
+
+class NakBudget:
+    """How many NAKs one endpoint may send, all its peers together.
+
+    Two forged packets make a gap of thousands, at whatever address they claim to come from: asking
+    for it must not become the attack. A peer is proven once it sent an SPM or an NCF; the others
+    share a small part.
+    """
+
+    def __init__(self) -> None:
+        self._proven = TokenBucket(_PROVEN_NAKS_PER_S, _NAK_BURST)
+        self._unproven = TokenBucket(_UNPROVEN_NAKS_PER_S, _UNPROVEN_BURST)
+
+    def allows(self, now_ns: int, *, proven: bool) -> bool:
+        """True, and one NAK is taken off, if the budget has one left."""
+        bucket = self._proven if proven else self._unproven
+        if bucket.available_bytes(now_ns) < 1:
+            return False
+        bucket.spend(now_ns, 1)
+        return True
 
 
 class GapState(Enum):

@@ -19,7 +19,7 @@ from mcast.kernel import FrameDecoder, Message, ReceiveSlots, TopicFilter
 from mcast.options import SocketOptions, Timers
 from mcast.pgm.events import GROUP, EngineEvent, Messages, Transmit
 from mcast.pgm.fragments import FragmentAssembler
-from mcast.pgm.nak import Gap, GapList, GapState
+from mcast.pgm.nak import Gap, GapList, GapState, NakBudget
 from mcast.pgm.packet import (
     NAK_LIST_LIMIT,
     Data,
@@ -43,6 +43,8 @@ _JUMP_LIMIT: Final = 1 << 16
 _SPAN_LIMIT: Final = 1 << 20
 """Early packets this far ahead of ``next`` are not kept, whatever their size."""
 _SPMR_TRIES: Final = 3
+_TRIAL_EVERY: Final = 8
+"""Every so many requests, one goes by unicast alone to see whether that works by now."""
 _RESTART_EVIDENCE: Final = 3
 """SPMs that contradict what is known, each newer than the one before: the source began again."""
 _OVERTAKING_NS: Final = 100_000_000
@@ -71,6 +73,7 @@ class Receiver:
         dice: Random,
         counters: PgmCounters,
         repair_times: Histogram,
+        nak_budget: NakBudget,
         events: list[EngineEvent],
         transmits: list[Transmit],
     ) -> None:
@@ -84,6 +87,7 @@ class Receiver:
         self._dice = dice
         self._counters = counters
         self._repair_times = repair_times
+        self._nak_budget = nak_budget
         self._events = events
         self._transmits = transmits
         self._decoder = FrameDecoder(topic_filter, options.max_msg_size, options.max_parts)
@@ -105,7 +109,10 @@ class Receiver:
         self._spmr_at_ns = now_ns + timers.spmr_ivl_ns + self._dice.randrange(timers.spmr_ivl_ns)
         self._spmr_tries = 0
         self._unicast_works = False
+        self._is_proven = False
         self._group_asked = False
+        self._asked_group_last = False
+        self._request_count = 0
         self._final_sqn: int | None = None
         self.is_over = False
         """The stream has ended; kept for a while so that its last packets do not start it anew."""
@@ -270,6 +277,7 @@ class Receiver:
             self._counters.spms_stale += 1
             return
         self._spm_sqn = spm_sqn
+        self._is_proven = True
         self._counters.spms_received += 1
         if body.path_nla != self.address:
             # NAKs go to the address the packets come from, whatever the packet says.
@@ -295,7 +303,8 @@ class Receiver:
         self._counters.ncfs_received += 1
         if self.is_over:
             return
-        if not self._group_asked:
+        self._is_proven = True
+        if not self._asked_group_last:
             self._unicast_works = True
         sqns = self._named(packet, body)
         furthest = max(sqns)
@@ -487,13 +496,19 @@ class Receiver:
 
     def _request_repairs(self, now_ns: int) -> None:
         sqns, is_repeat = self._gaps.take_due(now_ns)
-        to_group = is_repeat and not self._unicast_works
-        self._group_asked |= to_group
+        if not sqns:
+            return
         # A publisher on this host may share its port with others, and a unicast NAK reaches only
-        # one of them. If none was ever confirmed, the group hears it too (section 6.3; libzmq
-        # sources answer those as well). What looked like an answer may have been another's.
-        to_group = self._group_asked and not self._unicast_works
-        to_group |= self._gaps.asked_unheard
+        # one of them. Until one was confirmed, repeats go to the group as well, and then what is
+        # new, too (section 6.3; libzmq sources answer those); now and then unicast is tried alone
+        # again, since the first may just have been lost. What looked like an answer may have been
+        # to another receiver.
+        self._request_count += 1
+        to_group = self._gaps.asked_unheard
+        if not self._unicast_works:
+            self._group_asked |= is_repeat
+            to_group |= is_repeat or (self._group_asked and self._request_count % _TRIAL_EVERY > 0)
+        self._asked_group_last = to_group
         per_nak = NAK_LIST_LIMIT
         if self._gaps.asked_unserved:
             # A libzmq source repairs one packet for each NAK that arrives, however many the NAK
@@ -501,6 +516,9 @@ class Receiver:
             per_nak = min(NAK_LIST_LIMIT, -(-len(sqns) // _SPREAD_NAKS))
         for index in range(0, len(sqns), per_nak):
             chunk = sqns[index : index + per_nak]
+            if not self._nak_budget.allows(now_ns, proven=self._is_proven):
+                self._counters.naks_withheld += 1  # asked again after NAK_RPT_IVL
+                continue
             nak = build_nak(self.tsi, self._dport, chunk, self.address, self._group_nla)
             self._transmits.append(Transmit(self.address, nak, len(nak)))
             if to_group:

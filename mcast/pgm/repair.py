@@ -48,8 +48,11 @@ class RepairQueue:
             self._accepted_ns.popitem(last=False)
         return accepted
 
-    def take(self, now_ns: int, max_packet_count: int) -> tuple[int, int] | None:
-        """The next stretch of numbers as (first, count), or None if nothing may be sent now."""
+    def next_stretch(self, now_ns: int, max_packet_count: int) -> tuple[int, int] | None:
+        """The next numbers to repair as (first, count), or None if nothing may be sent now.
+
+        They stay queued until ``sent`` says how many of them left.
+        """
         wanted = self._wanted
         while wanted and (first := next(iter(wanted))) < self._trail:
             del wanted[first]
@@ -58,31 +61,26 @@ class RepairQueue:
         first = next(iter(wanted))
         count = 0
         while count < max_packet_count and first + count in wanted:
-            del wanted[first + count]
             count += 1
         return first, count
-
-    def give_back(self, first: int, count: int) -> None:
-        """These were taken but not sent."""
-        rest = self._wanted
-        self._wanted = dict.fromkeys(range(first, first + count)) | rest
 
     def sent(self, first: int, count: int, size_bytes: int, now_ns: int) -> None:
         """These left in packets of ``size_bytes`` altogether, headers included."""
         self._bucket.spend(now_ns, size_bytes)
         for sqn in range(first, first + count):
+            self._wanted.pop(sqn, None)
             self._accepted_ns[sqn] = now_ns
 
     def forget_below(self, trail: int) -> None:
         """The window has moved on. Cheap, however often it does and however much is queued."""
         self._trail = trail
         # A sweep looks at everything, so it waits until the trail has moved by as much; until then
-        # ``take`` passes over what is gone.
+        # ``next_stretch`` passes over what is gone.
         if trail - self._swept_trail >= len(self._wanted) // 16:
             self._swept_trail = trail
             for sqn in [sqn for sqn in self._wanted if sqn < trail]:
                 del self._wanted[sqn]
 
     def next_timeout_ns(self) -> int | None:
-        """When ``take`` may return something, or None if nothing is queued."""
+        """When ``next_stretch`` may return something, or None if nothing is queued."""
         return self._bucket.ready_at_ns(1) if self._wanted else None

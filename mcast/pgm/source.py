@@ -368,17 +368,16 @@ class Source:
     def _emit_repairs(self, now_ns: int) -> None:
         self._repairs.forget_below(self._slots.trail)
         for _ in range(_STRETCHES_PER_TURN):
-            stretch = self._repairs.take(now_ns, self._run_packets)
+            stretch = self._repairs.next_stretch(now_ns, self._run_packets)
             if stretch is None:
                 break
             first, count = stretch
             run = self._slots.repair_run(first, count)
             if run is None:  # cannot be: numbers below the trail were forgotten
+                self._repairs.sent(first, count, 0, now_ns)
                 continue
             view, segment_bytes = run
             sent_count = -(-len(view) // segment_bytes)
-            if sent_count < count:
-                self._repairs.give_back(first + sent_count, count - sent_count)
             cost_bytes = len(view) + sent_count * _UDP_IP_BYTES
             self._repairs.sent(first, sent_count, cost_bytes, now_ns)
             self._transmits.append(Transmit(GROUP, view, segment_bytes))

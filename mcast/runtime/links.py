@@ -51,6 +51,9 @@ _QUIET_NS: Final = 250_000_000
 made up for by heartbeats within 100 ms, and a lost NAK is repeated within 50 ms, or 200 ms by
 libzmq."""
 _ADDRESS_LIMIT: Final = 4096
+_BACKLOG_LIMIT: Final = 4096
+"""Runs and control packets kept while the system takes nothing; data stops long before (half a
+window), so what is dropped beyond it are answers that will be asked for again."""
 _BATCH_WEIGHT_BYTES: Final = 1 << 16
 """What a batch sent counts for, when it comes to letting the loop thread in."""
 _TRANSIENT: Final = (errno.EAGAIN, errno.ENOBUFS)
@@ -120,7 +123,7 @@ class MulticastLink:
             ttl=options.multicast_hops,
             loop=options.multicast_loop,
             dscp=options.dscp,
-            rcvbuf_bytes=options.rcvbuf or None,
+            rcvbuf_bytes=(options.rcvbuf or None) if queue is not None else None,
             sndbuf_bytes=options.sndbuf or None,
         )
         try:
@@ -211,19 +214,34 @@ class MulticastLink:
 
         ``quietly``, as the interpreter exits: daemon threads that go on sending stop there instead
         of dying with an error that nobody wants to see.
+
+        Never waits for the lock: a signal handler or a finalizer may call this in the very thread
+        that holds it. The loop does it then.
         """
-        with self._lock:
-            if self._stage is not _Stage.OPEN:
-                return
-            self._is_quiet = quietly
-            now_ns = monotonic_ns()
-            self._stage = _Stage.DRAINING
-            self.close_gate()
-            self._give_up_ns = now_ns + round(linger * 1e9)
-            self._engine.flush(now_ns)
-            self._transmit()
+        give_up_ns = monotonic_ns() + round(linger * 1e9)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._begin_closing(give_up_ns, quietly)
+            finally:
+                self._lock.release()
+        else:
+
+            def begin_closing() -> None:
+                with self._lock:
+                    self._begin_closing(give_up_ns, quietly)
+
+            self._loop.call(begin_closing, self)
         self.room.wake()
         self._loop.call(lambda: self._proceed(monotonic_ns()), self)
+
+    def _begin_closing(self, give_up_ns: int, quietly: bool) -> None:
+        if self._stage is _Stage.OPEN:
+            self._is_quiet = quietly
+            self._stage = _Stage.DRAINING
+            self.close_gate()
+            self._give_up_ns = give_up_ns
+            self._engine.flush(monotonic_ns())
+            self._transmit()
 
     def abandon(self) -> None:
         """In a forked child: close the descriptors, send nothing, take no lock."""
@@ -415,7 +433,9 @@ class MulticastLink:
         """Send what the engine has to say, as far as the system takes it."""
         transmits = self._engine.take_transmits()
         if self._backlog:
-            self._backlog.extend(transmits)
+            room = max(0, _BACKLOG_LIMIT - len(self._backlog))
+            self.send_errors["backlog"] += max(0, len(transmits) - room)
+            self._backlog.extend(transmits[:room])
             transmits = list(self._backlog)
             self._backlog.clear()
         for index, transmit in enumerate(transmits):

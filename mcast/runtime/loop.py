@@ -152,6 +152,8 @@ class Loop:
         if self.drive is not None and self._driver.acquire(blocking=False):
             try:
                 now_ns = monotonic_ns()
+                if self.has_ended:
+                    return
                 if self._mailbox or now_ns >= self._attend_at_ns:
                     self._attend_at_ns = now_ns + _ATTEND_IVL_NS
                     self._turn(0)

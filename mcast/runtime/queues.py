@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from threading import TIMEOUT_MAX, Lock
+from threading import TIMEOUT_MAX, Lock, RLock
 from weakref import WeakMethod
 
 from mcast.errors import Again, ClosedError, LossError, TransportError
@@ -39,7 +39,7 @@ class Waiters:
     def __init__(self, drive: Drive | None = None) -> None:
         """``drive`` is for a context without a thread: whoever waits does the loop's work."""
         self._drive = drive
-        self._mutex = Lock()
+        self._mutex = RLock()  # a signal handler may call in here from within
         self._callbacks: list[Callable[[], None]] = []
         self._fd = -1
         self._is_fd_ready: WeakMethod[Callable[[], bool]] | None = None
@@ -153,8 +153,9 @@ class ReceiveQueue:
         """A loss is also raised where it happened."""
         self.inbox = Inbox()
         """The messages; whoever reads it directly gets what ``get`` would give."""
-        self._mutex = Lock()  # of the events, and of the loss that is still growing
+        self._mutex = RLock()  # of the events, and of the loss that is still growing
         self._events: deque[Event] = deque()
+        self._overruns: dict[str, Lost] = {}
         self._growing: LossError | None = None
         self.waiters = Waiters(drive)
         """Whoever waits for messages."""
@@ -200,17 +201,16 @@ class ReceiveQueue:
     def _put_loss(self, lost: Lost) -> None:
         if self.raises_on_loss:
             self._put_error(lost)
-        with self._mutex:
-            last = self._events[-1] if self._events else None
-            if (
-                isinstance(last, Lost)
-                and last.reason is LossReason.APP_HWM is lost.reason
-                and last.tsi == lost.tsi
-            ):
-                # An overrun goes on batch after batch; it is one loss until somebody looks.
-                count = last.count + lost.count
-                self._events[-1] = Lost(lost.tsi, last.first, lost.last, count, lost.reason)
-                return
+        if lost.reason is LossReason.APP_HWM:
+            # An overrun goes on batch after batch; for each source it is one loss until somebody
+            # looks, so that it does not push other events out.
+            with self._mutex:
+                overrun = self._overruns.get(lost.tsi)
+                if overrun is not None:
+                    overrun.last = lost.last
+                    overrun.count += lost.count
+                    return
+                self._overruns[lost.tsi] = lost
         self._put_event(lost)
 
     def _put_error(self, lost: Lost) -> None:
@@ -224,6 +224,9 @@ class ReceiveQueue:
                 growing.last = lost.last
                 growing.count += lost.count
                 return
+            if len(self.inbox) >= self.hwm + EVENT_LIMIT:
+                self.events_dropped += 1  # the events tell of it all the same
+                return
             error = _loss_error(lost)
             self._growing = error if lost.reason is LossReason.APP_HWM else None
             self.inbox.put_error(error)
@@ -231,7 +234,7 @@ class ReceiveQueue:
     def _put_event(self, event: Event) -> None:
         with self._mutex:
             if len(self._events) >= EVENT_LIMIT:
-                self._events.popleft()
+                self._pop_event()
                 self.events_dropped += 1
             self._events.append(event)
         self.event_waiters.wake()
@@ -274,7 +277,13 @@ class ReceiveQueue:
     def take_event(self) -> Event | None:
         """The oldest event that was not taken, or None."""
         with self._mutex:
-            return self._events.popleft() if self._events else None
+            return self._pop_event() if self._events else None
+
+    def _pop_event(self) -> Event:
+        event = self._events.popleft()
+        if isinstance(event, Lost) and self._overruns.get(event.tsi) is event:
+            del self._overruns[event.tsi]
+        return event
 
     def has_events(self) -> bool:
         """True if ``take_event`` would return one, or never will again."""

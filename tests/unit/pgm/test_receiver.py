@@ -993,3 +993,31 @@ def test_polls_are_ignored_and_counted() -> None:
     sub.run(1)
     assert sub.stats["polls_ignored"] == 2
     assert sub.transmits == []
+
+
+def test_one_lost_nak_does_not_send_all_later_ones_to_the_group() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"), odata(2, "c", trail=0))
+    sub.run(0.1)  # the first NAK is not confirmed, its repeat asks the group, too
+    assert sub.sent(NAK, GROUP)
+    number = 2
+    for _ in range(10):
+        number += 2
+        sub.hear(odata(number, "x", trail=0))
+        sub.run(0.02)
+        sub.hear(request(NCF, number - 1))
+    before = len(sub.sent(NAK, GROUP))
+    sub.hear(odata(number + 2, "x", trail=0))
+    sub.run(0.02)
+    assert len(sub.sent(NAK, GROUP)) == before
+
+
+def test_naks_for_sources_that_were_never_proven_are_few() -> None:
+    sub = subscriber()
+    for source in range(20):
+        address = bytes((10, 9, 9, source))
+        sub.hear(odata(0, "a"), odata(60_000, "b", trail=0), address=address)
+    sub.run(3.0)
+    # 20 at once, then 100 a second, for all of them together.
+    assert 100 < sub.stats["naks_sent"] <= 20 + 3 * 100 + 20
+    assert sub.stats["naks_withheld"] > 0

@@ -546,15 +546,17 @@ def test_data_goes_on_at_its_rate_during_a_storm_of_naks() -> None:
 def test_requests_below_the_trail_are_forgotten() -> None:
     queue = RepairQueue(1e4, 3_000, LAN.repair_holdoff_ns)
     queue.ask(range(40_000), 0)
-    assert queue.take(0, 44) == (0, 44)
+    assert queue.next_stretch(0, 44) == (0, 44)
+    queue.sent(0, 44, 0, 0)
     queue.sent(0, 44, 1_000_000, 0)
     # A step for each packet sent; each must not cost a look at every request.
     for trail in range(39_001):
         queue.forget_below(trail)
     assert len(queue) <= 2_000
-    assert queue.take(10**18, 44) == (39_000, 44)
+    assert queue.next_stretch(10**18, 44) == (39_000, 44)
+    queue.sent(39_000, 44, 0, 10**18)
     queue.forget_below(50_000)
-    assert queue.take(10**18, 44) is None
+    assert queue.next_stretch(10**18, 44) is None
     assert queue.next_timeout_ns() is None
 
 
