@@ -19,13 +19,15 @@ from typing import Final, Generic, Literal, Self, TypeVar, overload
 from mcast import context as blocking
 from mcast.errors import Again, ClosedError, ForkedError, OptionError
 from mcast.events import Event
-from mcast.options import OptionValue
+from mcast.options import OptionValue, SocketOptions
+from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
 from mcast.runtime.queues import Waiters
 from mcast.sockets import DONTWAIT, POLLIN, BytesLike, SocketType
 from mcast.sockets import Pub as BlockingPub
 from mcast.sockets import Socket as BlockingSocket
 from mcast.sockets import Sub as BlockingSub
+from mcast.sockets.attributes import OptionAttributes
 from mcast.stats import Snapshot
 
 __all__ = ["Context", "Pub", "Socket", "Sub"]
@@ -94,13 +96,20 @@ class Context:
         await self.term()
 
 
-class Socket(Generic[_Sync]):
-    """What both kinds share. ``with`` closes the socket, without waiting."""
+class Socket(OptionAttributes, Generic[_Sync]):
+    """What both kinds share, the options as attributes. ``with`` closes it, without waiting."""
 
     def __init__(self, sync: _Sync) -> None:
-        self.sync: Final = sync
-        """The blocking socket underneath, for other threads."""
+        self._sync: Final = sync
         self._streak = 0
+
+    @property
+    def sync(self) -> _Sync:
+        """The blocking socket underneath, for other threads."""
+        return self._sync
+
+    def _held_options(self) -> SocketOptions:
+        return self.sync._options
 
     def connect(self, url: str) -> None:
         """See ``mcast.Socket.connect``; ``bind`` is the same."""
@@ -195,6 +204,7 @@ class Socket(Generic[_Sync]):
         try:
             return attempt()
         except Again:
+            Deadline(timeout)  # refuses a negative one
             if timeout == 0:
                 raise
         self._streak = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import Final, Literal, overload
 from weakref import WeakSet
@@ -27,6 +27,8 @@ GRACE_S: Final = 0.5
 """What closing may take beyond the linger: the loop has other links to serve."""
 
 _contexts: WeakSet[Context] = WeakSet()
+_contexts_lock = RLock()
+"""For whoever adds to them or walks through them, which breaks off when the set grows meanwhile."""
 _loops: set[Loop] = set()
 """Those at work, also for sockets whose context was collected."""
 
@@ -62,11 +64,12 @@ class Context:
         if not self._threaded:
             defaults.setdefault("coalesce", 0.0)
         self._defaults = SocketOptions().with_changes(defaults)
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler may end the context from within
         self._sockets: WeakSet[Socket] = WeakSet()  # they keep the context alive, not it them
         self._loop: Loop | None = None
         self._error = None
-        _contexts.add(self)
+        with _contexts_lock:
+            _contexts.add(self)
 
     @overload
     def socket(self, kind: Literal[SocketType.PUB], **options: OptionValue) -> Pub: ...
@@ -97,6 +100,10 @@ class Context:
                 loop.start()
             made = make(self._loop, checked, owner=self)
             self._sockets.add(made)
+            if self._error is not None:  # a signal handler ended the context meanwhile
+                made.close()
+                self._loop.finish()
+                self._check()
         return made
 
     @property
@@ -107,10 +114,18 @@ class Context:
     def stats(self) -> dict[str, object]:
         """The kernel in use, turns of the loop, and the counters of every open socket."""
         self._check()
+        with self._lock:
+            sockets, loop = list(self._sockets), self._loop
+        counts = []
+        for socket in sockets:
+            try:
+                counts.append(socket.stats())
+            except ClosedError:  # it may be closed at any moment
+                continue
         return {
             "kernel": kernel.NAME,
-            "loop_turns": self._loop.turn_count if self._loop is not None else 0,
-            "sockets": [socket.stats() for socket in list(self._sockets) if not socket.closed],
+            "loop_turns": loop.turn_count if loop is not None else 0,
+            "sockets": counts,
         }
 
     def term(self, linger: float | None = None) -> None:
@@ -171,12 +186,15 @@ class Context:
 
     def _abandon(self) -> None:
         """In a forked child: nothing of this works here any more, and no lock may be taken."""
+        self._lock = RLock()  # whoever held the old one exists in the parent only
         self._error = ForkedError("the context belongs to the parent process; make a new one here")
         for socket in list(self._sockets):
             socket._abandon()
 
 
 def _after_fork_in_child() -> None:
+    global _contexts_lock
+    _contexts_lock = RLock()
     for context in list(_contexts):
         context._abandon()
     for loop in list(_loops):
@@ -188,9 +206,13 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     """Let publishers finish. Nobody who still waits is woken: daemon threads end where they are."""
     longest_s = SocketOptions().linger  # of sockets that were collected just now
-    for context in list(_contexts):
+    with _contexts_lock:
+        contexts = list(_contexts)
+    for context in contexts:
         if context._error is None:
-            for socket in list(context._sockets):
+            with context._lock:
+                sockets = list(context._sockets)
+            for socket in sockets:
                 longest_s = max(longest_s, socket._leave_at_exit())
     loops = list(_loops)
     for loop in loops:

@@ -20,7 +20,12 @@ class Poller:
         self._flags: dict[Socket | int, int] = {}
 
     def register(self, socket: Socket | int, flags: int = POLLIN | POLLOUT) -> None:
-        """Watch a socket, or a file descriptor; again: replace its flags; 0: stop."""
+        """Watch a socket, or a file descriptor; again: replace its flags; 0: stop.
+
+        Raises: PatternError for a socket of a context with ``loop="caller"``; ClosedError.
+        """
+        if flags and isinstance(socket, Socket):
+            socket._check_descriptor()
         if flags:
             self._flags[socket] = flags
         else:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from time import monotonic
 
+from mcast.errors import OptionError
+
 __all__ = ["Deadline"]
 
 
 class Deadline:
-    """A moment ``timeout`` seconds from now; None never comes."""
+    """A moment ``timeout`` seconds from now; None never comes. Raises OptionError if negative."""
 
     __slots__ = ("_at",)
 
     def __init__(self, timeout: float | None) -> None:
+        if timeout is not None and not timeout >= 0:  # neither is NaN
+            raise OptionError(
+                f"a timeout is in seconds, 0 or more, or None to wait for ever; not {timeout!r}"
+            )
         self._at = None if timeout is None else monotonic() + timeout
 
     @property

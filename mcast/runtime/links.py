@@ -109,6 +109,8 @@ class MulticastLink:
         self._error: ClosedError | TransportError = ClosedError("the socket was closed")
         self._is_quiet = False
         self._overflow_count: int | None = None
+        self._make_filter: Callable[[], TopicFilter] = TopicFilter
+        self._filter_wanted = self._filter_used = 0
         self._dropper = _Dropper(options) if options.drop_rate else None
         self.send_errors: Counter[str] = Counter()
         """Datagrams that the system refused, by errno name."""
@@ -177,12 +179,12 @@ class MulticastLink:
             self.room.wait(go_on, timeout)
         return taken
 
-    def open_gate(self, slow: Callable[..., None]) -> SendGate:
+    def open_gate(self, slow: Callable[..., None], max_message_bytes: int) -> SendGate:
         """A short way for plain messages; else it calls ``slow`` (see ``Source.open_gate``)."""
         source = self._engine.source
         assert source is not None
         with self._lock:
-            return source.open_gate(self._options.max_msg_size, slow, self._loop.baton)
+            return source.open_gate(max_message_bytes, slow, self._loop.baton)
 
     def close_gate(self) -> None:
         """From now on every message goes the long way. Takes no lock."""
@@ -198,16 +200,38 @@ class MulticastLink:
             return False
         return source.unsent_message_count < self._options.sndhwm and source.has_slots
 
+    def has_room_for(self, stream_bytes: int) -> bool:
+        """True if ``send`` of a message of so many bytes, heads included, would not block."""
+        source = self._engine.source
+        if source is None or self._stage is not _Stage.OPEN:
+            return True
+        with self._lock:
+            if not self.has_room():
+                return False
+            slots = source._slots
+            packet_bytes = slots.max_stream_bytes // (slots.unsent_limit - 1)
+            packet_count = -(-(slots.open_bytes + stream_bytes) // packet_bytes)
+            return slots.next - slots.unsent + packet_count <= slots.unsent_limit
+
     @property
     def max_stream_bytes(self) -> int:
         """Longest message the transmit window takes, frame heads included."""
         source = self._engine.source
         return source.max_stream_bytes if source is not None else 0
 
-    def set_filter(self, topic_filter: TopicFilter) -> None:
-        """Use these subscriptions from the next message on."""
-        with self._lock:
-            self._engine.set_filter(topic_filter)
+    def set_filter_later(self, make: Callable[[], TopicFilter]) -> None:
+        """Use the subscriptions that ``make`` returns, from the next packet on.
+
+        Called when a packet is there, so that many subscriptions in a row are compiled once. Not
+        for two threads at once. Takes no lock.
+        """
+        self._make_filter = make
+        self._filter_wanted += 1
+
+    def _update_filter(self) -> None:
+        if self._filter_used != self._filter_wanted:
+            self._filter_used = self._filter_wanted  # first: what changes meanwhile is for later
+            self._engine.set_filter(self._make_filter())
 
     def close(self, linger: float, *, quietly: bool = False) -> None:
         """Stop accepting; the loop ends the link when its data is out, or after ``linger`` s.
@@ -328,6 +352,7 @@ class MulticastLink:
         with self._lock:
             if self._stage is _Stage.CLOSED:
                 return
+            self._update_filter()
             self._engine.handle_timeout(now_ns)
             self._drain()
         self._wake_senders()
@@ -352,6 +377,7 @@ class MulticastLink:
                     return  # who joins again at once must hear nothing twice
                 if self._stage is _Stage.CLOSED:
                     return
+                self._update_filter()
                 for address, data, segment_bytes in batch:
                     if self._dropper is not None:
                         for packet in self._dropper.keep(data, segment_bytes):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
-from threading import Lock
+from threading import RLock
 from types import TracebackType
-from typing import Final, Generic, NoReturn, Self, TypeVar
+from typing import Final, NoReturn, Self
 
 from mcast.endpoint import parse_endpoint
 from mcast.errors import ClosedError, EndpointError, ForkedError, PatternError
@@ -21,6 +21,7 @@ from mcast.runtime.deadline import Deadline
 from mcast.runtime.links import MulticastLink
 from mcast.runtime.loop import Loop
 from mcast.runtime.queues import Waiters
+from mcast.sockets.attributes import OptionAttributes
 from mcast.sockets.buffers import BytesLike
 from mcast.stats import Snapshot
 
@@ -53,40 +54,13 @@ POLLIN: Final = 1
 POLLOUT: Final = 2
 
 
-_Value = TypeVar("_Value", int, float, int | None)
-
-
-class _Option(Generic[_Value]):
-    """An option as an attribute: ``socket.rate = 1e9`` is ``socket.set("rate", 1e9)``."""
-
-    def __set_name__(self, owner: type[Socket], name: str) -> None:
-        self._name = name
-
-    def __get__(self, socket: Socket, owner: type[Socket]) -> _Value:
-        value: _Value = getattr(socket._options, self._name)
-        return value
-
-    def __set__(self, socket: Socket, value: _Value) -> None:
-        socket.set(self._name, value)
-
-
-class Socket:
+class Socket(OptionAttributes):
     """What all kinds share: endpoints, options, waiting, closing.
 
-    The options whose names pyzmq's users know are attributes, too; ``set`` and ``get`` know all.
+    The options are attributes, too: ``socket.rate = 1e9`` is ``socket.set("rate", 1e9)``.
     """
 
     kind: SocketType
-
-    rate = _Option[float]()
-    recovery_ivl = _Option[float]()
-    multicast_hops = _Option[int]()
-    multicast_maxtpdu = _Option["int | None"]()
-    sndhwm = _Option[int]()
-    rcvhwm = _Option[int]()
-    sndbuf = _Option[int]()
-    rcvbuf = _Option[int]()
-    linger = _Option[float]()
 
     def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
         self._error: ClosedError | None = None
@@ -96,7 +70,7 @@ class Socket:
         self._links: dict[str, MulticastLink] = {}
         self._leaving: list[MulticastLink] = []
         self._last_endpoint = ""
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler may close the socket from within
         self._retired: Snapshot = {}
 
     # Endpoints.
@@ -115,7 +89,11 @@ class Socket:
             if key in self._links:
                 raise EndpointError(f"already connected to {key}")
             self._forget_left()
-            self._links[key] = self._open(key)
+            link = self._open(key)
+            if self._error is not None:  # a signal handler closed the socket meanwhile
+                link.close(0.0)
+                self._check()
+            self._links[key] = link
             self._last_endpoint = key
             self._find_short_way()
 
@@ -175,6 +153,9 @@ class Socket:
         """As ``set``."""
         self.set(name, value)
 
+    def _held_options(self) -> SocketOptions:
+        return self._options
+
     def _options_changed(self) -> None:
         """What a kind has to do at once."""
 
@@ -197,7 +178,10 @@ class Socket:
     # Waiting.
 
     def poll(self, timeout: float | None = None, flags: int = POLLIN) -> int:
-        """Which of ``flags`` hold, waiting up to ``timeout`` seconds for one; 0 if none does."""
+        """Which of ``flags`` hold, waiting up to ``timeout`` seconds for one; 0 if none does.
+
+        Raises: ClosedError; OptionError for a negative timeout, as every call that waits.
+        """
         deadline = Deadline(timeout)
         self._check()
         wanted = flags & self._pollable
@@ -217,9 +201,20 @@ class Socket:
         """A descriptor for select or poll: readable when a SUB has messages, or a PUB has room.
 
         Level-triggered, unlike libzmq's. Only wait for it; never read it.
+
+        Raises: PatternError in a context with ``loop="caller"``; ClosedError.
         """
-        self._check()
+        self._check_descriptor()
         return self._waiters.fileno(self._is_ready)
+
+    def _check_descriptor(self) -> None:
+        """Raise if there is none: while the caller waits for it, nobody would receive or send."""
+        self._check()
+        if self._loop.drive is not None:
+            raise PatternError(
+                'a context with loop="caller" has no thread that would make a descriptor readable:'
+                ' wait with poll, recv or send, or use loop="thread"'
+            )
 
     _pollable: int = 0
 
@@ -312,7 +307,7 @@ class Socket:
             self._error = ClosedError("the socket was closed")
             if linger is not None:
                 self._options = self._options.with_changes({"linger": linger})
-        for link in self._links.values():
+        for link in list(self._links.values()):
             link.close(self._options.linger)
         self._closed()
 
@@ -342,7 +337,8 @@ class Socket:
         """What a kind has to do when it closes."""
 
     def _abandon(self) -> None:
-        """In a forked child."""
+        """In a forked child. Whoever held the lock exists in the parent only."""
+        self._lock = RLock()
         self._error = ForkedError("the socket belongs to the parent process; make a new Context")
         for link in self.links:
             link.abandon()
@@ -357,12 +353,11 @@ class Socket:
         self._check()
         totals: Snapshot = dict.fromkeys(counters.ALL, 0)
         counters.add_up(totals, self._retired)
-        for link in self.links:
-            counters.add_up(
-                totals,
-                link.stats(),
-                leave_out=() if link in self._links.values() else counters.GAUGES,
-            )
+        joined = list(self._links.values())
+        for link in joined:
+            counters.add_up(totals, link.stats())
+        for link in list(self._leaving):
+            counters.add_up(totals, link.stats(), leave_out=counters.GAUGES)
         return totals
 
     def __enter__(self) -> Self:

@@ -7,10 +7,11 @@ windows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from threading import RLock
 from typing import Final, cast
 
 from mcast.endpoint import parse_endpoint
-from mcast.errors import Again, MessageTooLongError, OptionError, PatternError
+from mcast.errors import Again, ClosedError, MessageTooLongError, OptionError, PatternError
 from mcast.kernel import Buffer, longest_bytes
 from mcast.options import SocketOptions
 from mcast.runtime.deadline import Deadline
@@ -40,6 +41,7 @@ class Pub(Socket):
         super().__init__(loop, options, owner=owner)
         self._parts: list[Buffer] = []
         self._room = Waiters(loop.drive)
+        self._turn = RLock()  # whoever has it sends to several endpoints
 
     def send(self, data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
         """Publish one part. With ``flags=SNDMORE`` the message goes on with the next call.
@@ -122,37 +124,63 @@ class Pub(Socket):
         size = sum(map(len, parts))
         if begun:
             self._parts = []
-        self._check_size(size, size + _FRAME_HEAD_BYTES * len(parts), links)
+        stream_bytes = size + _FRAME_HEAD_BYTES * len(parts)
         try:
+            self._check_size(size, stream_bytes, links)
             if len(links) == 1:
                 links[0].send(parts, timeout)
             else:
-                self._send_to_all(links, parts, timeout)
+                self._send_to_all(links, parts, stream_bytes, timeout)
         except Again:
             self._parts = begun
             raise
-        if begun:
-            self._find_short_way()
+        finally:
+            if begun:
+                self._find_short_way()
 
     def _find_short_way(self) -> None:
         """Make ``send`` one call of compiled code if there is one way to go and no part waits."""
-        links = list(self._links.values())
-        for link in links:
-            link.close_gate()
-        self.__dict__.pop("send", None)
-        if len(links) == 1 and not self._parts:
-            gate = links[0].open_gate(self._send_one)
-            self.send = gate.send  # type: ignore[method-assign,assignment]
+        with self._lock:
+            links = list(self._links.values())
+            for link in links:
+                link.close_gate()
+            self.__dict__.pop("send", None)
+            if len(links) == 1 and not self._parts and self._error is None:
+                gate = links[0].open_gate(self._send_one, self._options.max_msg_size)
+                self.__dict__["send"] = gate.send
+
+    def _options_changed(self) -> None:
+        self._find_short_way()  # it knows max_msg_size
 
     def _send_to_all(
-        self, links: list[MulticastLink], parts: Sequence[Buffer], timeout: float | None
+        self,
+        links: list[MulticastLink],
+        parts: Sequence[Buffer],
+        stream_bytes: int,
+        timeout: float | None,
     ) -> None:
-        # All or none: wait until every endpoint has room. One that another thread then fills up
-        # is waited for, since the others have it by now.
-        if not self._room.wait(lambda: all(link.has_room() for link in links), timeout):
+        """All or none: to every endpoint as soon as each has room for this message."""
+
+        def attempt() -> bool:
+            with self._turn:  # nobody else may take the room that was seen
+                if not all(link.has_room_for(stream_bytes) for link in links):
+                    return False
+                for link in links:
+                    self._send_to(link, parts)
+            return True
+
+        if not self._room.wait(attempt, timeout):
             raise Again("an endpoint's queue is full; it drains at its rate")
-        for link in links:
+
+    def _send_to(self, link: MulticastLink, parts: Sequence[Buffer]) -> None:
+        try:
+            # Does not wait, unless the system stopped taking packets this very moment: then for
+            # that, since other endpoints have the message by now.
             link.send(parts, None)
+        except ClosedError:
+            self._check()
+            if link in list(self._links.values()):
+                raise  # it failed; an endpoint that was left meanwhile needs nothing more
 
     def _check_parts(self, count: int) -> None:
         if not 1 <= count <= self._options.max_parts:
@@ -184,11 +212,12 @@ class Pub(Socket):
         return self._room
 
     def _is_ready(self) -> bool:
-        return self.closed or all(link.has_room() for link in self._links.values())
+        return self.closed or all(link.has_room() for link in list(self._links.values()))
 
     def _closed(self) -> None:
         self._room.close()
 
     def _abandon(self) -> None:
         super()._abandon()
+        self._turn = RLock()
         self._room.abandon()

@@ -10,6 +10,7 @@ from mcast.errors import Again, OptionError
 from mcast.events import Event
 from mcast.kernel import Message, ReceiveGate, TopicFilter, parts_of
 from mcast.options import SocketOptions
+from mcast.runtime.deadline import Deadline
 from mcast.runtime.links import MulticastLink
 from mcast.runtime.loop import Loop
 from mcast.runtime.queues import ReceiveQueue, Waiters
@@ -34,9 +35,8 @@ class Sub(Socket):
         self._queue.inbox.baton = loop.baton
         # One call of compiled code where a message waits; else it calls ``_recv``. The gate keeps
         # this socket alive, as a bound method would, and nothing in the loop keeps the gate.
-        self.recv = ReceiveGate(self._queue.inbox, self._recv).recv  # type: ignore[method-assign]
-        self._topics: dict[bytes, int] = {}
-        self._filter = TopicFilter()
+        self.__dict__["recv"] = ReceiveGate(self._queue.inbox, self._recv).recv
+        self._topics = _Topics()
         self._rest: deque[bytes] = deque()
         self._has_fd = False
 
@@ -49,24 +49,19 @@ class Sub(Socket):
         """
         with self._lock:
             self._check()
-            key = topic_bytes(topic)
-            self._topics[key] = self._topics.get(key, 0) + 1
+            self._topics.add(topic_bytes(topic))
             self._apply_topics()
 
     def unsubscribe(self, topic: BytesLike | str = b"") -> None:
         """Undo one ``subscribe`` of the same topic; a topic not subscribed to is ignored."""
         with self._lock:
             self._check()
-            key = topic_bytes(topic)
-            count = self._topics.pop(key, 0)
-            if count > 1:
-                self._topics[key] = count - 1
+            self._topics.discard(topic_bytes(topic))
             self._apply_topics()
 
     def _apply_topics(self) -> None:
-        self._filter = TopicFilter(self._topics)
-        for link in self._links.values():
-            link.set_filter(self._filter)
+        for link in list(self._links.values()):
+            link.set_filter_later(self._topics.compiled)
 
     # Receiving.
 
@@ -74,7 +69,8 @@ class Sub(Socket):
         """The next part: of the message under way, else the first of the next message.
 
         Blocks up to ``timeout`` seconds (None: for ever); ``flags=DONTWAIT`` is ``timeout=0``.
-        ``rcvmore`` tells whether the message goes on.
+        ``rcvmore`` tells whether the message goes on. Threads that share the socket use
+        ``recv_multipart`` where messages have parts: each would get some of them.
 
         Raises: Again, LossError with ``on_loss="raise"``, ClosedError.
         """
@@ -137,6 +133,7 @@ class Sub(Socket):
         With the default only what is there already; with None it goes on until the socket closes.
         """
         self._check()
+        Deadline(timeout)  # refuses a wrong one here, not at the first event
         return self._take_events(timeout)
 
     def _take_events(self, timeout: float | None) -> Iterator[Event]:
@@ -197,11 +194,12 @@ class Sub(Socket):
             self._options,
             self._loop,
             queue=self._queue,
-            topic_filter=self._filter,
+            topic_filter=self._topics.compiled(),
         )
 
     def fileno(self) -> int:
         """As ``Socket.fileno``: readable while messages wait."""
+        self._check_descriptor()
         self._has_fd = True
         self._hold()
         return super().fileno()
@@ -225,3 +223,37 @@ class Sub(Socket):
         self._queue.is_closed = self._queue.inbox.hold = True
         self._queue.waiters.abandon()
         self._queue.event_waiters.abandon()
+
+
+class _Topics:
+    """What is subscribed to, how often; compiled when the loop needs it, once for all endpoints.
+
+    Changed under the socket's lock. ``compiled`` is for any thread and takes none: whoever changes
+    the topics raises the version last, so a filter that missed a change is not kept.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[bytes, int] = {}
+        self._version = 0
+        self._built = (0, TopicFilter())
+
+    def add(self, topic: bytes) -> None:
+        """Once more."""
+        self._counts[topic] = self._counts.get(topic, 0) + 1
+        self._version += 1
+
+    def discard(self, topic: bytes) -> None:
+        """Once less, if at all."""
+        count = self._counts.pop(topic, 0)
+        if count > 1:
+            self._counts[topic] = count - 1
+        self._version += 1
+
+    def compiled(self) -> TopicFilter:
+        """The filter for the topics of now."""
+        version = self._version
+        built_version, built = self._built
+        if built_version != version:
+            built = TopicFilter(list(self._counts))
+            self._built = (version, built)
+        return built

@@ -35,7 +35,6 @@ def test_wait_returns_at_once_when_it_is_ready() -> None:
 def test_wait_gives_up_when_the_time_is_over() -> None:
     assert not Waiters().wait(lambda: False, 0)
     assert not Waiters().wait(lambda: False, 0.001)
-    assert not Waiters().wait(lambda: False, -1.0)
 
 
 def test_wait_looks_again_after_it_has_registered() -> None:
@@ -168,7 +167,13 @@ def test_abandoning_takes_no_lock() -> None:
     assert not waiters.has_descriptor
 
 
-@pytest.mark.parametrize(("timeout", "left"), [(None, None), (0.0, 0.0), (-5.0, 0.0)])
+@pytest.mark.parametrize("timeout", [-1, -0.001, float("-inf"), float("nan")])
+def test_a_deadline_in_the_past_is_refused_and_says_the_unit(timeout: float) -> None:
+    with pytest.raises(mcast.OptionError, match=r"seconds.*None to wait for ever"):
+        Deadline(timeout)
+
+
+@pytest.mark.parametrize(("timeout", "left"), [(None, None), (0.0, 0.0)])
 def test_a_deadline_tells_what_is_left(timeout: float | None, left: float | None) -> None:
     deadline = Deadline(timeout)
     assert deadline.left == left

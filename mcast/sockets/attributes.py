@@ -1,0 +1,73 @@
+"""The options as attributes of a socket: ``sub.on_loss = "raise"`` is ``sub.set(...)``.
+
+Each option is declared, so that type checkers know its type. Invariant: what is no option cannot
+be set, so that a misspelt name is an error and not silence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from mcast.options import OptionValue, SocketOptions
+
+__all__ = ["OptionAttributes"]
+
+_Value = TypeVar("_Value", bool, int, float, str, int | None, float | None)
+
+
+class _Option(Generic[_Value]):
+    """One of them."""
+
+    def __set_name__(self, owner: type[OptionAttributes], name: str) -> None:
+        self._name = name
+
+    def __get__(self, socket: OptionAttributes, owner: type[OptionAttributes]) -> _Value:
+        return cast(_Value, getattr(socket._held_options(), self._name))
+
+    def __set__(self, socket: OptionAttributes, value: _Value) -> None:
+        socket.set(self._name, value)
+
+
+class OptionAttributes:
+    """Every option by its name, to read and to set; any other public name cannot be set."""
+
+    rate = _Option[float]()
+    repair_share = _Option[float]()
+    recovery_ivl = _Option[float]()
+    txw_bytes = _Option[int]()
+    rxw_bytes = _Option[int]()
+    multicast_hops = _Option[int]()
+    multicast_loop = _Option[bool]()
+    multicast_maxtpdu = _Option["int | None"]()
+    dscp = _Option[int]()
+    sndhwm = _Option[int]()
+    rcvhwm = _Option[int]()
+    sndbuf = _Option[int]()
+    rcvbuf = _Option[int]()
+    max_msg_size = _Option[int]()
+    max_parts = _Option[int]()
+    linger = _Option[float]()
+    coalesce = _Option[float]()
+    profile = _Option[str]()
+    repair_deadline = _Option["float | None"]()
+    peer_expiry = _Option["float | None"]()
+    max_peers = _Option[int]()
+    on_loss = _Option[str]()
+    initial_sqn = _Option[int]()
+    drop_rate = _Option[float]()
+    drop_seed = _Option[int]()
+
+    def _held_options(self) -> SocketOptions:
+        raise NotImplementedError
+
+    def set(self, name: str, value: OptionValue) -> None:
+        """Change an option."""
+        raise NotImplementedError
+
+    if not TYPE_CHECKING:  # a type checker would take it for leave to set anything
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if not name.startswith("_") and name not in SocketOptions.__slots__:
+                known = ", ".join(sorted(SocketOptions.__slots__))
+                raise AttributeError(f"{name!r} is no option of a socket; known are {known}")
+            super().__setattr__(name, value)
