@@ -55,6 +55,7 @@ from libc.errno cimport (
     ENOPROTOOPT,
     ENOSYS,
     EOPNOTSUPP,
+    EPERM,
     errno,
 )
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -238,6 +239,7 @@ cdef class Baton:
 
     cdef int _epoll_fd
     cdef bint _is_precise
+    cdef bint _is_tried
     cdef volatile int _is_wanted  # set without the lock, between the system call and getting it
     cdef long long _weight
 
@@ -261,8 +263,12 @@ cdef class Baton:
                     NULL, <size_t>8,
                 )
                 code = errno
-                if count < 0 and code == ENOSYS:
+                # As in the reference: which errors say that the call is not to be had.
+                if count < 0 and (
+                    code == ENOSYS or code == EPERM or (code == EINVAL and not self._is_tried)
+                ):
                     self._is_precise = False
+                self._is_tried = True
             if not self._is_precise:
                 count = epoll_wait(
                     self._epoll_fd, events, EVENT_COUNT,
@@ -408,6 +414,7 @@ cdef class FrameDecoder:
     cdef public long long max_message_bytes
     cdef public long long max_part_count
     cdef public long long message_count
+    cdef public long long too_long_count
     cdef uint8_t _head[HEAD_BYTES_MAX]
     cdef int _head_bytes
     cdef long long _size_left  # of the body under way; -1: its head is not complete
@@ -417,6 +424,7 @@ cdef class FrameDecoder:
     cdef PyObject *_body  # a bytes object that nobody else has seen yet, or NULL
     cdef bint _more
     cdef bint _rejected
+    cdef bint _too_long
     cdef long long _total_bytes
     cdef long long _part_count
     cdef list _parts
@@ -446,7 +454,7 @@ cdef class FrameDecoder:
     def is_partial(self):
         """True between the first byte of a message and its last."""
         return self.in_step and (
-            self._part_count > 0 or self._size_left >= 0 or self._head_bytes > 0
+            self._part_count > 0 or self._too_long or self._size_left >= 0 or self._head_bytes > 0
         )
 
     def resync(self):
@@ -511,15 +519,24 @@ cdef class FrameDecoder:
             else:
                 length = head[0]
                 self._more = head[1] & MORE
-            if (
-                length == 0
-                or self._total_bytes > self.max_message_bytes
-                or length - 1 > <uint64_t>(self.max_message_bytes - self._total_bytes)
-                or self._part_count >= self.max_part_count
-            ):
+            if length == 0:
                 self._give_up()
                 return 0
             length -= 1  # the flags octet
+            if (
+                self._too_long
+                or self._total_bytes > self.max_message_bytes
+                or length > <uint64_t>(self.max_message_bytes - self._total_bytes)
+                or self._part_count >= self.max_part_count
+            ):
+                self._note_too_long()
+                if length > <uint64_t>(end - position):
+                    self._reset()  # whatever it claims, the next offset leads to the next message
+                    return 0
+                position += <Py_ssize_t>length
+                if not self._more:
+                    self._start_message()
+                continue
             self._total_bytes += <long long>length
             if length <= <uint64_t>(end - position):
                 self._end_frame(data + position, <Py_ssize_t>length, out)
@@ -602,7 +619,15 @@ cdef class FrameDecoder:
         self._parts = None
         self._part_count = 0
         self._rejected = False
+        self._too_long = False
         self._total_bytes = 0
+
+    cdef void _note_too_long(self) noexcept:
+        """Drop the message under way, whose frames are skipped from now on."""
+        if not self._too_long:
+            self.too_long_count += 1
+            self._start_message()
+            self._too_long = True
 
     cdef void _reset(self) noexcept:
         cdef PyObject *body = self._body
@@ -1567,10 +1592,16 @@ cdef class Inbox:
 
     def clear(self):
         """As ``reference.Inbox.clear``."""
-        self._chunks.clear()
-        self._head = []
-        self._at = 0
+        # Making and dropping objects may run Python, which may let another thread in here: it must
+        # find an empty inbox, and what it puts in must stay.
+        cdef object chunks, fresh_chunks = deque()
+        cdef list head, fresh_head = []
+        chunks = self._chunks
+        head = self._head
         self._count = 0
+        self._at = 0
+        self._chunks = fresh_chunks
+        self._head = fresh_head
 
     def get_plain(self):
         """As ``reference.Inbox.get_plain``."""

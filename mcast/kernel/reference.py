@@ -143,6 +143,10 @@ class FrameDecoder:
     first message start; ``resync`` puts it out of step again and drops an unfinished message.
     Memory grows with the bytes received, never with a length that a frame claims.
 
+    A message over a limit is dropped alone: its frames are skipped as long as each lies inside
+    its TSDU; one that claims to go on behind it puts out of step, so that no claim holds up more
+    than this TSDU, and the next offset leads to the next message.
+
     ``topic_filter`` may be replaced at any time; it applies from the next message on.
     """
 
@@ -153,6 +157,7 @@ class FrameDecoder:
         "_parts",
         "_rejected",
         "_size_left",
+        "_too_long",
         "_total_bytes",
         "filtered_count",
         "in_step",
@@ -160,12 +165,14 @@ class FrameDecoder:
         "max_message_bytes",
         "max_part_count",
         "message_count",
+        "too_long_count",
         "topic_filter",
     )
 
-    # the message under way; a rejected one has only empty parts
+    # the message under way; a rejected one has only empty parts, one that is too long has none
     _parts: list[bytes]
     _rejected: bool
+    _too_long: bool
     _total_bytes: int
 
     def __init__(
@@ -179,7 +186,9 @@ class FrameDecoder:
         self.filtered_count = 0
         """Messages that no subscription asked for."""
         self.malformed_count = 0
-        """TSDUs or messages given up: bad offset, bad length, over a limit."""
+        """TSDUs or messages given up: bad offset, bad length."""
+        self.too_long_count = 0
+        """Messages dropped for their bytes or parts, counted as soon as it shows."""
         self.in_step = False
         """The next byte of the stream is known to be inside or at the start of a message."""
         self._start_message()
@@ -189,7 +198,7 @@ class FrameDecoder:
     def is_partial(self) -> bool:
         """True between the first byte of a message and its last."""
         return self.in_step and bool(
-            self._parts or self._rejected or self._size_left >= 0 or self._head
+            self._parts or self._rejected or self._too_long or self._size_left >= 0 or self._head
         )
 
     def resync(self) -> None:
@@ -220,11 +229,14 @@ class FrameDecoder:
                 if not self.in_step:
                     return
                 if self._size_left < 0:
-                    return  # the frame's head goes on in the next TSDU
+                    continue  # skipped, or the frame's head goes on in the next TSDU
             position = self._read_body(view, position, out)
 
     def _read_head_untrusted(self, view: memoryview, position: int) -> int:
-        """Read length and flags; sets ``_size_left`` when complete, gives up when impossible."""
+        """Read length and flags; sets ``_size_left`` when complete and within the limits.
+
+        Gives up when impossible; skips the body, too, when the message is too long.
+        """
         head = self._head
         wanted = 2 if not head or head[0] != _SHORT_FRAME_LIMIT else 10
         while len(head) < wanted and position < len(view):
@@ -237,16 +249,31 @@ class FrameDecoder:
         length = head[0] if wanted == 2 else int.from_bytes(head[1:9], "big")
         self._more = bool(head[-1] & _MORE)
         head.clear()
+        if length == 0:
+            self._give_up()
+            return position
         self._total_bytes += length - 1
         if (
-            length == 0
+            self._too_long
             or self._total_bytes > self.max_message_bytes
             or len(self._parts) >= self.max_part_count
         ):
-            self._give_up()
-            return position
+            return self._skip_frame(view, position, length - 1)
         self._size_left = length - 1
         return position
+
+    def _skip_frame(self, view: memoryview, position: int, size: int) -> int:
+        """Pass by the body of a frame whose message is too long; where the next frame starts."""
+        if not self._too_long:
+            self.too_long_count += 1
+            self._start_message()
+            self._too_long = True
+        if size > len(view) - position:
+            self.resync()  # whatever it claims, the next offset leads to the next message
+            return len(view)
+        if not self._more:
+            self._start_message()
+        return position + size
 
     def _read_body(self, view: memoryview, position: int, out: list[Message]) -> int:
         end = min(position + self._size_left, len(view))
@@ -276,6 +303,7 @@ class FrameDecoder:
     def _start_message(self) -> None:
         self._parts = []
         self._rejected = False
+        self._too_long = False
         self._total_bytes = 0
 
     def _start_frame(self) -> None:

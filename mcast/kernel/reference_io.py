@@ -424,6 +424,7 @@ class Baton:
         self._libc = ctypes.CDLL(None, use_errno=True)  # gives the interpreter lock up
         self._events = (_EpollEvent * _EVENT_COUNT)()
         self._is_precise = True
+        self._is_tried = False
 
     def poll(self, timeout_ns: int) -> list[tuple[int, int]]:
         """Descriptors that are ready, as (fd, mask), up to 64; [] when the time is over.
@@ -442,7 +443,14 @@ class Baton:
                 None,
                 ctypes.c_size_t(8),
             )
-            self._is_precise = count >= 0 or ctypes.get_errno() != errno.ENOSYS
+            if count < 0:
+                # Kernels before 5.11 say ENOSYS, filters that do not know the call EPERM, others
+                # EINVAL, which after the first call can only mean the descriptor.
+                code = ctypes.get_errno()
+                self._is_precise = code not in (errno.ENOSYS, errno.EPERM) and (
+                    code != errno.EINVAL or self._is_tried
+                )
+            self._is_tried = True
         if not self._is_precise:
             wait_ms = -(-max(0, timeout_ns) // 1_000_000)
             count = self._libc.epoll_wait(self._epoll_fd, self._events, _EVENT_COUNT, wait_ms)

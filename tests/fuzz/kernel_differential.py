@@ -329,6 +329,7 @@ def decoder_state(decoder: Any) -> tuple[object, ...]:
         decoder.message_count,
         decoder.filtered_count,
         decoder.malformed_count,
+        decoder.too_long_count,
         bool(decoder.in_step),
         bool(decoder.is_partial),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import subprocess
 import sys
 import threading
 import time
@@ -64,6 +66,59 @@ def test_a_closed_descriptor_is_an_error() -> None:
         baton = kernel.Baton(made.fileno())
     with pytest.raises(OSError, match="Bad file descriptor"):
         baton.poll(0)
+
+
+def test_a_descriptor_that_is_no_epoll_is_an_error_each_time(pipe: tuple[int, int]) -> None:
+    baton = kernel.Baton(pipe[0])
+    for _ in range(2):
+        with pytest.raises(OSError, match="Invalid argument"):
+            baton.poll(0)
+
+
+REFUSING = """
+import ctypes, os, select, struct, sys, time
+from mcast import kernel
+
+# A seccomp filter: number 441 (epoll_pwait2) fails with the error given, all others go on.
+error = int(sys.argv[1])
+code = b"".join(
+    struct.pack("=HBBI", *one)
+    for one in (
+        (0x20, 0, 0, 0),
+        (0x15, 0, 1, 441),
+        (6, 0, 0, 0x50000 | error),
+        (6, 0, 0, 0x7FFF0000),
+    )
+)
+libc = ctypes.CDLL(None, use_errno=True)
+block = ctypes.create_string_buffer(code)
+program = struct.pack("HxxxxxxP", 4, ctypes.addressof(block))
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
+    print("no seccomp")
+    sys.exit()
+reading, writing = os.pipe()
+epoll = select.epoll()
+epoll.register(reading, select.EPOLLIN)
+baton = kernel.Baton(epoll.fileno())
+started = time.monotonic_ns()
+assert baton.poll(2_000_000) == []
+assert time.monotonic_ns() - started >= 2_000_000
+os.write(writing, b"x")
+assert baton.poll(0) == baton.poll(10**10) == [(reading, select.EPOLLIN)]
+print("polled")
+"""
+
+
+@pytest.mark.parametrize(
+    "error", [errno.ENOSYS, errno.EPERM, errno.EINVAL], ids=errno.errorcode.get
+)
+def test_where_the_precise_wait_is_not_to_be_had_the_old_one_serves(error: int) -> None:
+    run = [sys.executable, "-c", REFUSING, str(error)]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    if done.stdout == "no seccomp\n":
+        pytest.skip("this system lets nobody install a filter")
+    assert done.stdout == "polled\n"
 
 
 def test_spending_without_anybody_waiting_costs_nothing_much(epoll: select.epoll) -> None:
