@@ -25,6 +25,15 @@ class LossReason(StrEnum):
     """The source started again with the same identity."""
     APP_HWM = "app_hwm"
     """They arrived, but the application's receive queue was full."""
+    TOO_LONG = "too_long"
+    """They arrived, with messages over ``max_msg_size`` or ``max_parts``; only those are lost."""
+    MALFORMED = "malformed"
+    """They arrived, but what they carry follows no framing, or is a fragment out of place."""
+
+    @property
+    def counts_messages(self) -> bool:
+        """True if ``Lost.count`` counts messages instead of packets."""
+        return self in (LossReason.APP_HWM, LossReason.TOO_LONG, LossReason.MALFORMED)
 
 
 @dataclass(slots=True)
@@ -32,6 +41,8 @@ class Lost:
     """Packets of one source that were not delivered and never will be.
 
     Messages that lie in them, wholly or in part, are missing whole; no part of one is delivered.
+    With ``app_hwm``, ``too_long`` and ``malformed`` the packets came and ``count`` messages are
+    missing: they lie in the range, and others in it may have been delivered.
     """
 
     tsi: str
@@ -41,7 +52,7 @@ class Lost:
     last: int
     """Last lost packet number."""
     count: int
-    """Packets in the range; with ``app_hwm``, messages that the full queue refused."""
+    """Packets in the range; with ``app_hwm``, ``too_long`` and ``malformed``, messages dropped."""
     reason: LossReason
     """Why."""
 

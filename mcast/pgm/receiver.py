@@ -95,6 +95,11 @@ class Receiver:
         self._retired: Snapshot = {}
         self._gaps = GapList(timers, dice)
         self._fragments = FragmentAssembler(options.max_msg_size)
+        self._apdu_drops = 0
+        """APDUs dropped on this stream, but for those that a reported loss or the join cut."""
+        self._apdus_settled = first_sqn - 1
+        """Of an APDU that began here or before, no more pieces are expected or reported."""
+        self._malformed_told = self._too_long_told = 0
         self._out: list[Message] = []
         self._out_first = first_sqn
         self._spm_sqn: int | None = None
@@ -144,6 +149,7 @@ class Receiver:
             "duplicates": slots.duplicate_count,
             "messages_received": decoder.message_count,
             "messages_filtered": decoder.filtered_count,
+            "messages_too_long": decoder.too_long_count,
             "malformed_stream": decoder.malformed_count,
         }
         for name, count in self._retired.items():
@@ -339,13 +345,21 @@ class Receiver:
             self._settle(now_ns)
 
     def flush(self) -> None:
-        """Put the messages decoded so far into the event stream."""
+        """Put the messages decoded so far into the event stream, then what could not be decoded."""
+        first, last = self._out_first, self._slots.next - 1
         if self._out:
-            self._events.append(
-                Messages(self.name, self._out, self._out_first, self._slots.next - 1)
-            )
+            self._events.append(Messages(self.name, self._out, first, last))
             self._out = []
-        self._out_first = self._slots.next
+        decoder = self._decoder
+        count = decoder.too_long_count - self._too_long_told
+        if count:
+            self._too_long_told += count
+            self._events.append(Lost(self.name, first, last, count, LossReason.TOO_LONG))
+        count = decoder.malformed_count + self._apdu_drops - self._malformed_told
+        if count:
+            self._malformed_told += count
+            self._events.append(Lost(self.name, first, last, count, LossReason.MALFORMED))
+        self._out_first = last + 1
 
     # The window.
 
@@ -459,6 +473,10 @@ class Receiver:
             apdu = self._fragments.add(fragment, sqn & SQN_MASK, packet.body.tsdu)
         except ValueError:
             self._counters.fragments_dropped += 1
+            # The other pieces of a dropped APDU, or of one that a loss cut, are no news.
+            if extend(fragment.first_sqn, sqn) > self._apdus_settled:
+                self._apdu_drops += 1
+                self._apdus_settled = sqn
             self._decoder.resync()
             return
         if apdu is not None:
@@ -479,6 +497,7 @@ class Receiver:
         self._counters.lost += count
         self._events.append(Lost(self.name, gap.first, last, count, gap.reason))
         self._fragments.reset()
+        self._apdus_settled = last
         self._slots.skip_to(last + 1)
         self._out_first = last + 1
 
@@ -568,6 +587,8 @@ class Receiver:
         self._slots = ReceiveSlots(self.tsi, self._dport, self._decoder, first)
         self._gaps = GapList(self._timers, self._dice)
         self._fragments.reset()
+        self._apdu_drops = self._malformed_told = self._too_long_told = 0
+        self._apdus_settled = first - 1
         self._out_first = first
         self._spm_sqn = body.sqn
         self._restart_evidence = 0

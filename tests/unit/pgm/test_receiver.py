@@ -276,11 +276,12 @@ def test_duplicates_are_counted_and_not_delivered() -> None:
     assert sub.stats["duplicates"] == 4
 
 
-def test_a_packet_without_tsdu_takes_its_number_and_nothing_else() -> None:
+def test_a_packet_without_tsdu_is_reported_and_takes_nothing_but_its_number() -> None:
     sub = joined()
     sub.hear(data(0, b""), data(1, b"\0"), odata(2, "c"))
     assert sub.messages == [b"c"]
-    assert sub.losses == []
+    assert sub.stream[:2] == [Lost(NAME, n, n, 1, LossReason.MALFORMED) for n in (0, 1)]
+    assert sub.stats["lost"] == 0
     assert sub.stats["malformed_stream"] == 2
 
 
@@ -910,7 +911,51 @@ def test_a_message_over_the_limit_is_dropped_and_the_next_delivered() -> None:
     sub = subscriber(max_msg_size=100)
     sub.hear(odata(0, "x" * 101), odata(1, "y" * 100))
     assert sub.messages == [b"y" * 100]
+    assert sub.stats["messages_too_long"] == 1
+    assert sub.stats["malformed_stream"] == 0
+
+
+def test_a_message_that_is_too_long_is_reported_behind_its_batch() -> None:
+    sub = joined(max_msg_size=10)
+    both = tsdu(b"a") + tsdu(b"x" * 11)[2:] + tsdu(b"b")[2:]
+    sub.hear(data(0, both), odata(1, "c"))
+    sub.hear(odata(2, "d"))
+    event = Lost(NAME, 0, 0, 1, LossReason.TOO_LONG)
+    assert [one for one in sub.stream if isinstance(one, Lost)] == [event]
+    assert sub.messages == [b"a", b"b", b"c", b"d"]
+    assert sub.stream.index(b"b") < sub.stream.index(event) < sub.stream.index(b"d")
+    assert sub.stats["lost"] == 0
+
+
+def test_a_message_that_is_too_long_is_reported_before_the_loss_behind_it() -> None:
+    sub = joined(max_msg_size=10)
+    sub.hear(data(0, tsdu(b"a") + tsdu(b"x" * 11)[2:]), odata(2, "c", trail=2))
+    assert sub.stream == [
+        b"a",
+        Lost(NAME, 0, 0, 1, LossReason.TOO_LONG),
+        lost(1, 1, LossReason.WINDOW_ADVANCED),
+        b"c",
+    ]
+
+
+def test_a_broken_framing_is_reported() -> None:
+    sub = joined()
+    sub.hear(data(0, tsdu(b"a") + b"\0\0"))
+    sub.hear(odata(1, "b"))
+    assert sub.stream == [b"a", Lost(NAME, 0, 0, 1, LossReason.MALFORMED), b"b"]
     assert sub.stats["malformed_stream"] == 1
+    assert sub.stats["messages_too_long"] == 0
+
+
+def test_what_a_stream_dropped_before_it_began_again_is_reported_once() -> None:
+    sub = joined(max_msg_size=10)
+    sub.hear(odata(0, "x" * 11))
+    for number in range(1, 4):
+        sub.hear(spm(number, 1_000_000_000, 1_000_000_000 - 1))
+    sub.hear(odata(1_000_000_000, "x" * 11, trail=1_000_000_000))
+    reported = [one for one in sub.stream if isinstance(one, Lost)]
+    assert sum(one.count for one in reported if one.reason is LossReason.TOO_LONG) == 2
+    assert sub.stats["messages_too_long"] == 2
 
 
 def fragments(sqn: int, apdu: bytes, size: int) -> list[bytes]:
@@ -948,6 +993,35 @@ def test_a_fragment_that_claims_more_than_the_limit_costs_nothing() -> None:
     sub.hear(data(0, b"\0\0xxx", bomb), odata(1, "ok"))
     assert sub.messages == [b"ok"]
     assert sub.stats["fragments_dropped"] == 1
+    assert Lost(NAME, 0, 0, 1, LossReason.MALFORMED) in sub.stream
+
+
+def test_an_apdu_over_the_limit_is_one_loss_however_many_its_pieces() -> None:
+    sub = joined(max_msg_size=1000)
+    for piece in fragments(0, tsdu(b"x" * 3000), 1000):
+        sub.hear(piece)
+    sub.hear(odata(4, "next", trail=0))
+    assert sub.stream == [Lost(NAME, 0, 0, 1, LossReason.MALFORMED), b"next"]
+    assert sub.stats["fragments_dropped"] == 4
+
+
+def test_pieces_of_an_apdu_from_before_the_join_are_no_loss() -> None:
+    sub = joined(1)
+    for piece in fragments(0, tsdu(b"x" * 3000), 1000)[1:]:
+        sub.hear(piece)
+    sub.hear(odata(4, "next", trail=0))
+    assert sub.stream == [b"next"]
+    assert sub.stats["fragments_dropped"] == 3
+
+
+def test_a_piece_of_an_apdu_out_of_place_is_a_loss() -> None:
+    sub = joined()
+    pieces = fragments(0, tsdu(b"x" * 3000), 1000)
+    wrong = data(1, b"x" * 1000, option(OptionType.FRAGMENT, pack("!III", 0, 2000, 3012)), trail=0)
+    sub.hear(pieces[0])
+    sub.hear(wrong)
+    sub.hear(pieces[2])
+    assert sub.stream == [Lost(NAME, 1, 1, 1, LossReason.MALFORMED)]
 
 
 # Runs, as the system delivers them.
