@@ -131,7 +131,7 @@ class Pub(Socket):
                 links[0].send(parts, timeout)
             else:
                 self._send_to_all(links, parts, stream_bytes, timeout)
-        except Again:
+        except (Again, OptionError):  # also a negative timeout
             self._parts = begun
             raise
         finally:

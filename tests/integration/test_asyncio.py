@@ -449,3 +449,28 @@ def test_blocking_threads_and_tasks_may_share_a_socket(url: str) -> None:
         thread.join()
 
     run(main, url)
+
+
+def test_options_are_attributes_and_nothing_else_can_be_set(url: str) -> None:
+    async def main() -> None:
+        async with mcast.asyncio.Context(linger=0) as ctx:
+            sub = ctx.socket(mcast.SUB)
+            sub.on_loss = "raise"
+            assert sub.on_loss == sub.sync.on_loss == "raise"
+            for name in ("on_los", "sync", "recv"):
+                with pytest.raises(AttributeError, match="no option"):
+                    setattr(sub, name, "raise")
+
+    asyncio.run(main())
+
+
+def test_a_negative_timeout_is_refused(url: str) -> None:
+    async def main() -> None:
+        async with mcast.asyncio.Context(linger=0) as ctx:
+            sub = ctx.socket(mcast.SUB)
+            sub.connect(url)
+            for call in (sub.recv(timeout=-1), sub.recv_many(1, timeout=-1), sub.poll(-1)):
+                with pytest.raises(mcast.OptionError, match="None to wait for ever"):
+                    await call
+
+    asyncio.run(main())

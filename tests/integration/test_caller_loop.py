@@ -106,3 +106,11 @@ def test_leaving_the_context_repairs_and_ends(url: str) -> None:
 def test_a_loop_that_cannot_be_is_refused(options: dict[str, str | bool], hint: str) -> None:
     with pytest.raises(mcast.OptionError, match=hint):
         mcast.Context(**options)  # type: ignore[arg-type]
+
+
+def test_a_descriptor_that_nobody_would_serve_is_refused(ctx: mcast.Context, url: str) -> None:
+    for socket in pair(ctx, url):
+        with pytest.raises(mcast.PatternError, match='loop="thread"'):
+            socket.fileno()
+        with pytest.raises(mcast.PatternError, match='loop="thread"'):
+            mcast.Poller().register(socket)

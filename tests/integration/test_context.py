@@ -366,3 +366,59 @@ except KeyboardInterrupt:
     assert time.monotonic() - started < 1.0
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+def test_stats_may_be_asked_while_sockets_come_and_go(ctx: mcast.Context) -> None:
+    over = threading.Event()
+
+    def make() -> None:
+        while not over.is_set():
+            ctx.socket(mcast.SUB).close()
+
+    threads = [threading.Thread(target=make) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(300):
+            ctx.stats()
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_what_a_signal_handler_closes_within_a_call_does_not_hang(url: str) -> None:
+    ended = threading.Event()
+
+    def work() -> None:
+        ctx = mcast.Context(linger=0)
+        pub, sub = ctx.socket(mcast.PUB), ctx.socket(mcast.SUB)
+        for socket in (pub, sub):
+            with socket._lock:  # where a handler may find it
+                socket.close()
+        with ctx._lock:
+            ctx.term()
+        ended.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert ended.wait(5.0)
+
+
+def test_a_socket_closed_by_a_handler_while_it_connects_leaves_no_endpoint(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    with mcast.Context(linger=0) as ctx:
+        sub = ctx.socket(mcast.SUB)
+        really_open = sub._open
+
+        def interrupted(key: str) -> object:
+            link = really_open(key)
+            sub.close()
+            return link
+
+        monkeypatch.setattr(sub, "_open", interrupted)
+        with pytest.raises(mcast.ClosedError):
+            sub.connect(url)
+        assert sub.endpoints == []
+    assert set(os.listdir("/proc/self/fd")) == before

@@ -102,6 +102,38 @@ def test_every_use_in_the_child_is_an_error(ctx: mcast.Context, pair: Pair) -> N
     assert in_child(child) == ""
 
 
+def test_the_child_is_told_although_a_thread_was_inside_a_call_at_the_fork(
+    ctx: mcast.Context, pair: Pair
+) -> None:
+    pub, sub = pair
+    locks = [ctx._lock, pub._lock, pub._turn, sub._lock]
+    inside, over = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with contextlib.ExitStack() as held:
+            for lock in locks:
+                held.enter_context(lock)
+            inside.set()
+            over.wait(LIMIT_S)
+
+    def child() -> None:
+        for socket in pair:
+            for call in every_call(socket):
+                raises_forked(call)
+            socket.close()
+        raises_forked(lambda: ctx.socket(mcast.PUB))
+        ctx.term()
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    assert inside.wait(LIMIT_S)
+    try:
+        assert in_child(child) == ""
+    finally:
+        over.set()
+        thread.join(LIMIT_S)
+
+
 def test_nothing_of_the_parent_s_is_open_in_the_child(url: str) -> None:
     before = set(os.listdir("/proc/self/fd"))
     with mcast.Context(linger=0) as ctx:

@@ -336,6 +336,26 @@ def test_nothing_to_receive_raises_again_which_is_a_timeout_error(pair: Pair, me
         assert isinstance(caught.value, TimeoutError)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda _, sub: sub.recv(timeout=-1),
+        lambda _, sub: sub.recv_multipart(timeout=-1),
+        lambda _, sub: sub.recv_many(1, timeout=-1),
+        lambda _, sub: sub.recv_many_multipart(1, timeout=-1),
+        lambda _, sub: sub.poll(-1),
+        lambda _, sub: sub.events(-1),
+        lambda pub, _: pub.poll(-1, mcast.POLLOUT),
+        lambda *_: mcast.Poller().poll(-1),
+    ],
+)
+def test_a_negative_timeout_is_refused_and_told_what_waits_for_ever(
+    pair: Pair, call: Callable[[mcast.Pub, mcast.Sub], object]
+) -> None:
+    with pytest.raises(mcast.OptionError, match=r"seconds.*None"):
+        call(*pair)
+
+
 @pytest.mark.parametrize("method", ["recv_many", "recv_many_multipart"])
 def test_nothing_to_receive_in_batches_raises_again(pair: Pair, method: str) -> None:
     with pytest.raises(mcast.Again):
@@ -458,6 +478,61 @@ def test_the_usual_options_are_attributes_too(
     assert getattr(socket, name) == value == socket.get(name)
     with pytest.raises(mcast.OptionError, match=name):
         setattr(socket, name, "wrong")
+
+
+@pytest.mark.parametrize("name", list(mcast.SocketOptions.__slots__))
+def test_every_option_is_an_attribute(ctx: mcast.Context, name: str) -> None:
+    sockets = [ctx.socket(mcast.PUB), ctx.socket(mcast.SUB)]
+    for socket in sockets:
+        setattr(socket, name, getattr(socket, name))
+        assert getattr(socket, name) == socket.get(name)
+
+
+def test_a_loss_policy_set_as_an_attribute_holds(ctx: mcast.Context) -> None:
+    sub = ctx.socket(mcast.SUB)
+    sub.on_loss = "raise"
+    assert sub.get("on_loss") == "raise"
+    assert sub._queue.raises_on_loss
+
+
+@pytest.mark.parametrize("name", ["on_los", "subscribe", "send", "endpoints", "rcvtimeo"])
+def test_setting_what_is_no_option_is_an_error_that_lists_the_options(
+    ctx: mcast.Context, name: str
+) -> None:
+    for kind in (mcast.PUB, mcast.SUB):
+        with pytest.raises(AttributeError, match=rf"'{name}' is no option.*on_loss, peer_expiry"):
+            setattr(ctx.socket(kind), name, b"x")
+
+
+def test_an_unknown_attribute_cannot_be_read(ctx: mcast.Context) -> None:
+    with pytest.raises(AttributeError, match="on_los"):
+        _ = ctx.socket(mcast.SUB).on_los  # type: ignore[attr-defined]
+
+
+def test_the_largest_message_holds_at_once(pair: Pair) -> None:
+    pub, sub = pair
+    pub.send(b"x" * 1000)
+    pub.max_msg_size = 100
+    for _ in range(3):
+        with pytest.raises(mcast.MessageTooLongError, match="max_msg_size is 100"):
+            pub.send(b"x" * 101)
+        pub.send(b"x" * 100)
+    pub.max_msg_size = 1000
+    pub.send(b"x" * 1000)
+    assert [len(sub.recv(timeout=LIMIT_S)) for _ in range(5)] == [1000, 100, 100, 100, 1000]
+
+
+def test_the_short_way_is_back_after_a_message_of_parts_that_failed(pair: Pair) -> None:
+    pub, sub = pair
+    pub.max_msg_size = 10
+    assert "send" in pub.__dict__
+    pub.send(b"begun", mcast.SNDMORE)
+    assert "send" not in pub.__dict__
+    with pytest.raises(mcast.MessageTooLongError):
+        pub.send(b"too long for it")
+    assert "send" in pub.__dict__
+    pub.send(b"whole")
+    assert sub.recv_multipart(timeout=LIMIT_S) == [b"whole"]
 
 
 def test_rcvhwm_set_before_connect_holds(ctx: mcast.Context, url: str) -> None:

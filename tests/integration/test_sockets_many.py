@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -289,3 +291,99 @@ def test_a_subscriber_to_two_endpoints_hears_both(
     numbers = collect(sub, 2000)
     assert numbers == {b"a": list(range(1000)), b"b": list(range(1000))}
     assert len(sub.endpoints) == 2
+
+
+def test_a_timeout_holds_when_an_endpoint_has_room_but_not_for_this_message(
+    ctx: mcast.Context, make_url: Callable[..., str]
+) -> None:
+    pub = ctx.socket(mcast.PUB, rate=1e5, txw_bytes=1 << 17)
+    for _ in range(2):
+        pub.connect(make_url())
+    pub.send(bytes(40_000))
+    for options in ({"timeout": 0.0}, {"timeout": 0.05}):
+        started = time.monotonic()
+        with pytest.raises(mcast.Again):
+            pub.send(bytes(40_000), **options)
+        assert time.monotonic() - started < 1.0
+    with pytest.raises(mcast.Again):
+        pub.send(bytes(40_000), mcast.DONTWAIT)
+    pub.send(b"small", mcast.DONTWAIT)
+    assert [link.stats()["messages_sent"] for link in pub.links] == [2, 2]
+
+
+def test_a_large_message_waits_for_room_at_every_endpoint(
+    ctx: mcast.Context, make_url: Callable[..., str]
+) -> None:
+    pub = ctx.socket(mcast.PUB, rate=10e6, txw_bytes=1 << 17)
+    subs = []
+    for url in (make_url(), make_url()):
+        sub = ctx.socket(mcast.SUB)
+        sub.connect(url)
+        sub.subscribe()
+        subs.append(sub)
+        pub.connect(url)
+    sent = [b"%d" % number + bytes(40_000) for number in range(5)]
+    threads = [threading.Thread(target=pub.send, args=(message,)) for message in sent]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT_S)
+    for sub in subs:
+        assert sorted(sub.recv(timeout=LIMIT_S) for _ in sent) == sent
+
+
+def test_an_endpoint_left_in_the_middle_of_a_send_is_passed_over(
+    ctx: mcast.Context, make_url: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pub, sub = ctx.socket(mcast.PUB), ctx.socket(mcast.SUB)
+    urls = [make_url(), make_url()]
+    sub.connect(urls[1])
+    sub.subscribe()
+    for url in urls:
+        pub.connect(url)
+    links = pub._open_links()
+    pub.disconnect(urls[0])
+    monkeypatch.setattr(pub, "_open_links", lambda: links)
+    pub.send_multipart([b"still"])
+    assert sub.recv(timeout=LIMIT_S) == b"still"
+    pub.close()
+    with pytest.raises(mcast.ClosedError):
+        pub.send_multipart([b"too late"])
+
+
+def test_thousands_of_subscriptions_are_quick_and_hold_at_once(
+    ctx: mcast.Context, make_url: Callable[..., str]
+) -> None:
+    pub, sub = ctx.socket(mcast.PUB), ctx.socket(mcast.SUB)
+    url = make_url()
+    pub.connect(url)
+    sub.connect(url)
+    started = time.monotonic()
+    for number in range(8_000):
+        sub.subscribe(b"%05d" % number)
+    assert time.monotonic() - started < 1.0
+    sent = [b"%05d" % number for number in range(0, 16_000, 1_000)]
+    pub.send_many(sent)
+    assert [sub.recv(timeout=LIMIT_S) for _ in range(8)] == sent[:8]
+    sub.unsubscribe(b"07000")
+    sub.subscribe(b"15")
+    pub.send_many(sent)
+    assert [sub.recv(timeout=LIMIT_S) for _ in range(8)] == [*sent[:7], b"15000"]
+    with pytest.raises(mcast.Again):
+        sub.recv(mcast.DONTWAIT)
+
+
+def test_a_new_endpoint_gets_the_subscriptions_made_before(
+    ctx: mcast.Context, make_url: Callable[..., str]
+) -> None:
+    sub = ctx.socket(mcast.SUB)
+    sub.connect(make_url())
+    for topic in (b"a", b"b"):
+        sub.subscribe(topic)
+    sub.unsubscribe(b"b")
+    url = make_url()
+    sub.connect(url)
+    pub = ctx.socket(mcast.PUB)
+    pub.connect(url)
+    pub.send_many([b"a1", b"b1", b"a2"])
+    assert [sub.recv(timeout=LIMIT_S) for _ in range(2)] == [b"a1", b"a2"]

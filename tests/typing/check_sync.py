@@ -73,6 +73,13 @@ def options(socket: mcast.Socket) -> None:
     socket.rcvhwm = 10
     socket.multicast_maxtpdu = None
     socket.rcvhwm = "10"  # type: ignore[assignment]
+    assert_type(socket.on_loss, str)
+    assert_type(socket.multicast_loop, bool)
+    assert_type(socket.peer_expiry, float | None)
+    socket.on_loss = "raise"
+    socket.peer_expiry = None
+    socket.on_loss = 5  # type: ignore[assignment]
+    socket.on_los = "raise"  # type: ignore[attr-defined]
     socket.set("rate", 1e6)
     socket.set("rate", [1])  # type: ignore[arg-type]
     assert_type(socket.get("rate"), float | int | bool | str | None)
