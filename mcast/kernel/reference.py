@@ -804,8 +804,10 @@ class Inbox:
 
     def clear(self) -> None:
         """Throw away what waits."""
+        fresh: deque[Message | Exception] = deque()
         with self._mutex:
-            self._items.clear()
+            dropped, self._items = self._items, fresh
+        del dropped  # out of the lock, because finalizers may come back here
 
     def get_plain(self) -> bytes | None:
         """The next message if it is there, has one part and ``hold`` is off, else None."""
