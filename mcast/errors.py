@@ -65,7 +65,7 @@ class LossError(Error):
 
     def __str__(self) -> str:
         where = f"packets {self.first} to {self.last} of {self.tsi}"
-        if self.reason == "app_hwm":
+        if self.reason in ("app_hwm", "too_long", "malformed"):
             return f"lost {self.count} messages in {where}: {self.reason}"
         return f"lost {self.count} packets, {where}: {self.reason}"
 

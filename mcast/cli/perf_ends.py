@@ -30,7 +30,7 @@ from mcast.cli.perf_load import (
     tell,
 )
 from mcast.errors import Again
-from mcast.events import LossReason, Lost, PeerJoined
+from mcast.events import Lost, PeerJoined
 from mcast.runtime.clock import monotonic_ns
 from mcast.runtime.deadline import Deadline
 
@@ -300,7 +300,7 @@ def _subscriber_result(load: Load, tallies: list[_Tally], used_s: float) -> Resu
     lost_packets = refused = 0
     for event in (event for tally in tallies for event in tally.sub.events()):
         if isinstance(event, Lost):
-            if event.reason is LossReason.APP_HWM:
+            if event.reason.counts_messages:
                 refused += event.count
             else:
                 lost_packets += event.count

@@ -26,7 +26,7 @@ from mcast.cli.terminal import (
     say,
 )
 from mcast.errors import Again, LossError
-from mcast.events import Event, LossReason, Lost
+from mcast.events import Event, Lost
 from mcast.runtime.deadline import Deadline
 from mcast.stats import Snapshot
 
@@ -143,7 +143,7 @@ def as_json(parts: Sequence[bytes]) -> bytes:
 def event_text(event: Event) -> str:
     """One line of words."""
     if isinstance(event, Lost):
-        unit = "messages" if event.reason is LossReason.APP_HWM else "packets"
+        unit = "messages" if event.reason.counts_messages else "packets"
         return (
             f"lost {event.count:,} {unit} of {event.tsi}, packets {event.first} to {event.last}:"
             f" {event.reason.value}"
@@ -168,11 +168,11 @@ class _Losses:
         self.event_count = 0
         self.packet_count = 0
         self.refused_count = 0
-        """Messages that came while stdout's reader was too slow."""
+        """Messages that came while stdout's reader was too slow, or that no limit allowed."""
 
     def add(self, lost: Lost) -> None:
         self.event_count += 1
-        if lost.reason is LossReason.APP_HWM:
+        if lost.reason.counts_messages:
             self.refused_count += lost.count
         else:
             self.packet_count += lost.count
