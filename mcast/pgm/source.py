@@ -153,6 +153,13 @@ class Source:
         """True while the window has room for another packet."""
         return self._slots.next - self._slots.unsent < self._slots.unsent_limit
 
+    def has_slots_for(self, stream_bytes: int) -> bool:
+        """True while the window has room for a message of so many bytes, heads included."""
+        slots = self._slots
+        packet_bytes = slots.max_stream_bytes // (slots.unsent_limit - 1)
+        packet_count = -(-(slots.open_bytes + stream_bytes) // packet_bytes)
+        return slots.next - slots.unsent + packet_count <= slots.unsent_limit
+
     @property
     def has_slack(self) -> bool:
         """True when a quarter of what may wait is free: worth waking those who wait for room."""

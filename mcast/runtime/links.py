@@ -208,10 +208,7 @@ class MulticastLink:
         with self._lock:
             if not self.has_room():
                 return False
-            slots = source._slots
-            packet_bytes = slots.max_stream_bytes // (slots.unsent_limit - 1)
-            packet_count = -(-(slots.open_bytes + stream_bytes) // packet_bytes)
-            return slots.next - slots.unsent + packet_count <= slots.unsent_limit
+            return source.has_slots_for(stream_bytes)
 
     @property
     def max_stream_bytes(self) -> int:
@@ -298,11 +295,14 @@ class MulticastLink:
             self._transmit()
             due_ns = self._engine.next_timeout_ns
         self._leave(due_ns)
+        if taken and self.room.has_waiters:
+            self._wake_senders()  # this call may have let the queue out, not the loop
         return taken
 
     def _try_send_many(self, messages: Sequence[Buffer], start: int) -> int:
         with self._lock:
             self._check_open()
+            begun = start
             reached = -1
             while not self._is_held_up() and reached < start < len(messages):
                 reached, start = start, self._engine.send_many(monotonic_ns(), messages, start)
@@ -310,6 +310,8 @@ class MulticastLink:
             due_ns = self._engine.next_timeout_ns
         self._leave(due_ns)
         self._loop.baton.spend(_BATCH_WEIGHT_BYTES)
+        if start > begun and self.room.has_waiters:
+            self._wake_senders()
         return start
 
     def _is_held_up(self) -> bool:

@@ -55,6 +55,11 @@ class Waiters:
             for callback in callbacks:
                 callback()
 
+    @property
+    def has_waiters(self) -> bool:
+        """True if a wake-up would reach anybody."""
+        return bool(self._callbacks)
+
     def add(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called at the next wake-up, in the waking thread; it must not block."""
         with self._mutex:
