@@ -11,18 +11,26 @@ Invariants:
 - bytes from the network raise nothing: a packet that is not plain, valid and expected is left to
   the caller, a malformed stream is counted and resynchronised at the next message start.
 
+The framing is in ``reference_frames``, the way to the application in ``reference_gates``, system
+calls in ``reference_io``; this module has the windows, and every name of the contract.
+
 ``_native.pyx`` has every name in ``__all__`` with the same results and the same errors; the tests
 run on both, and a property test compares them call by call.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from threading import Lock
-from typing import cast
+from collections.abc import Sequence
 
+from mcast.kernel.reference_frames import (
+    Buffer,
+    FrameDecoder,
+    Message,
+    TopicFilter,
+    longest_bytes,
+    parts_of,
+)
+from mcast.kernel.reference_gates import Inbox, ReceiveGate, SendGate
 from mcast.kernel.reference_io import Baton, UdpReader, UdpWriter
 
 __all__ = [
@@ -43,12 +51,6 @@ __all__ = [
     "longest_bytes",
     "parts_of",
 ]
-
-Buffer = bytes | bytearray | memoryview
-"""What may be sent: anything contiguous and made of bytes."""
-
-Message = bytes | tuple[bytes, ...]
-"""A received message: its only part, or the tuple of its parts when there are several."""
 
 _SQN_MASK = 0xFFFF_FFFF
 _HALF_SPACE = 1 << 31
@@ -83,238 +85,6 @@ def _word_sum(data: Buffer) -> int:
     # remainder 0 stands for 0xFFFF unless every byte is zero.
     number = int.from_bytes(data, "big") << (8 * (len(data) & 1))
     return (number % 0xFFFF or 0xFFFF) if number else 0
-
-
-def longest_bytes(messages: Iterable[object]) -> int:
-    """The size of the longest of ``messages``, 0 if there are none.
-
-    Raises ``TypeError`` if one of them is not bytes-like, or its bytes do not lie in one piece.
-    """
-    longest = 0
-    for message in messages:
-        view = memoryview(cast(bytes, message))
-        if not view.c_contiguous:
-            raise TypeError("the bytes of a message lie in one piece")
-        longest = max(longest, view.nbytes)
-    return longest
-
-
-def parts_of(messages: list[Message]) -> list[bytes]:
-    """The parts of all ``messages`` in one list: the same list if each has one part only."""
-    parts: list[bytes] = []
-    for message in messages:
-        if isinstance(message, bytes):
-            parts.append(message)
-        else:
-            parts.extend(message)
-    return parts
-
-
-class TopicFilter:
-    """The compiled subscriptions of one SUB socket: does a message start with any of the prefixes?
-
-    Empty prefix: everything matches. No prefix: nothing does. Immutable; one comparison for each
-    halving of the number of prefixes.
-    """
-
-    __slots__ = ("_longest", "_sorted")
-
-    def __init__(self, prefixes: Iterable[Buffer] = ()) -> None:
-        # A prefix that extends another adds nothing. Without such, the greatest entry not above
-        # the topic is the only one that can be its prefix.
-        self._sorted: list[bytes] = []
-        for prefix in sorted({bytes(prefix) for prefix in prefixes}):
-            if not (self._sorted and prefix.startswith(self._sorted[-1])):
-                self._sorted.append(prefix)
-        self._longest = max(map(len, self._sorted), default=0)
-
-    def match(self, topic: Buffer) -> bool:
-        """True if some prefix starts ``topic``, the first part of a message."""
-        head = bytes(topic[: self._longest])
-        place = bisect_right(self._sorted, head)
-        return place > 0 and head.startswith(self._sorted[place - 1])
-
-
-class FrameDecoder:
-    """Cuts whole messages out of one source's TSDUs, which must come in sequence, holes announced.
-
-    A TSDU is a 16-bit offset to the first message that starts in it (0xFFFF: none), then bytes of
-    an endless stream of ZMTP/1.0 frames (libzmq's framing). Starts out of step and skips to the
-    first message start; ``resync`` puts it out of step again and drops an unfinished message.
-    Memory grows with the bytes received, never with a length that a frame claims.
-
-    A message over a limit is dropped alone: its frames are skipped as long as each lies inside
-    its TSDU; one that claims to go on behind it puts out of step, so that no claim holds up more
-    than this TSDU, and the next offset leads to the next message.
-
-    ``topic_filter`` may be replaced at any time; it applies from the next message on.
-    """
-
-    __slots__ = (
-        "_body",
-        "_head",
-        "_more",
-        "_parts",
-        "_rejected",
-        "_size_left",
-        "_too_long",
-        "_total_bytes",
-        "filtered_count",
-        "in_step",
-        "malformed_count",
-        "max_message_bytes",
-        "max_part_count",
-        "message_count",
-        "too_long_count",
-        "topic_filter",
-    )
-
-    # the message under way; a rejected one has only empty parts, one that is too long has none
-    _parts: list[bytes]
-    _rejected: bool
-    _too_long: bool
-    _total_bytes: int
-
-    def __init__(
-        self, topic_filter: TopicFilter, max_message_bytes: int, max_part_count: int
-    ) -> None:
-        self.topic_filter = topic_filter
-        self.max_message_bytes = max_message_bytes
-        self.max_part_count = max_part_count
-        self.message_count = 0
-        """Messages appended to an ``out`` list."""
-        self.filtered_count = 0
-        """Messages that no subscription asked for."""
-        self.malformed_count = 0
-        """TSDUs or messages given up: bad offset, bad length."""
-        self.too_long_count = 0
-        """Messages dropped for their bytes or parts, counted as soon as it shows."""
-        self.in_step = False
-        """The next byte of the stream is known to be inside or at the start of a message."""
-        self._start_message()
-        self._start_frame()
-
-    @property
-    def is_partial(self) -> bool:
-        """True between the first byte of a message and its last."""
-        return self.in_step and bool(
-            self._parts or self._rejected or self._too_long or self._size_left >= 0 or self._head
-        )
-
-    def resync(self) -> None:
-        """Drop an unfinished message and wait for the next message start (after a loss)."""
-        self.in_step = False
-        self._start_message()
-        self._start_frame()
-
-    def decode(self, tsdu: Buffer, out: list[Message]) -> None:
-        """Append to ``out`` each message that this TSDU completes and the filter lets through."""
-        view = memoryview(tsdu)
-        if len(view) < _OFFSET_BYTES:
-            self._give_up()
-            return
-        position = _OFFSET_BYTES
-        if not self.in_step:
-            offset = int.from_bytes(view[:_OFFSET_BYTES], "big")
-            if offset == _NO_MESSAGE_START:
-                return
-            position += offset
-            if position > len(view):
-                self._give_up()
-                return
-            self.in_step = True
-        while position < len(view):
-            if self._size_left < 0:
-                position = self._read_head_untrusted(view, position)
-                if not self.in_step:
-                    return
-                if self._size_left < 0:
-                    continue  # skipped, or the frame's head goes on in the next TSDU
-            position = self._read_body(view, position, out)
-
-    def _read_head_untrusted(self, view: memoryview, position: int) -> int:
-        """Read length and flags; sets ``_size_left`` when complete and within the limits.
-
-        Gives up when impossible; skips the body, too, when the message is too long.
-        """
-        head = self._head
-        wanted = 2 if not head or head[0] != _SHORT_FRAME_LIMIT else 10
-        while len(head) < wanted and position < len(view):
-            head.append(view[position])
-            position += 1
-            wanted = 10 if head[0] == _SHORT_FRAME_LIMIT else 2
-        if len(head) < wanted:
-            return position
-        # The length counts the flags octet, so 0 is impossible.
-        length = head[0] if wanted == 2 else int.from_bytes(head[1:9], "big")
-        self._more = bool(head[-1] & _MORE)
-        head.clear()
-        if length == 0:
-            self._give_up()
-            return position
-        self._total_bytes += length - 1
-        if (
-            self._too_long
-            or self._total_bytes > self.max_message_bytes
-            or len(self._parts) >= self.max_part_count
-        ):
-            return self._skip_frame(view, position, length - 1)
-        self._size_left = length - 1
-        return position
-
-    def _skip_frame(self, view: memoryview, position: int, size: int) -> int:
-        """Pass by the body of a frame whose message is too long; where the next frame starts."""
-        if not self._too_long:
-            self.too_long_count += 1
-            self._start_message()
-            self._too_long = True
-        if size > len(view) - position:
-            self.resync()  # whatever it claims, the next offset leads to the next message
-            return len(view)
-        if not self._more:
-            self._start_message()
-        return position + size
-
-    def _read_body(self, view: memoryview, position: int, out: list[Message]) -> int:
-        end = min(position + self._size_left, len(view))
-        self._size_left -= end - position
-        if not self._rejected:
-            self._body += view[position:end]
-        if self._size_left == 0:
-            self._end_frame(out)
-        return end
-
-    def _end_frame(self, out: list[Message]) -> None:
-        if not self._parts and not self._rejected:
-            self._rejected = not self.topic_filter.match(self._body)
-        # A rejected message keeps its empty parts so that max_part_count holds for it too.
-        self._parts.append(b"" if self._rejected else bytes(self._body))
-        more = self._more
-        self._start_frame()
-        if more:
-            return
-        if self._rejected:
-            self.filtered_count += 1
-        else:
-            self.message_count += 1
-            out.append(self._parts[0] if len(self._parts) == 1 else tuple(self._parts))
-        self._start_message()
-
-    def _start_message(self) -> None:
-        self._parts = []
-        self._rejected = False
-        self._too_long = False
-        self._total_bytes = 0
-
-    def _start_frame(self) -> None:
-        self._head = bytearray()
-        self._body = bytearray()
-        self._size_left = -1  # not known yet
-        self._more = False
-
-    def _give_up(self) -> None:
-        self.malformed_count += 1
-        self.resync()
 
 
 class TransmitSlots:
@@ -724,115 +494,3 @@ class ReceiveSlots:
         self.packet_count += 1
         self.repair_count += packet[4] == _RDATA
         self.payload_bytes += int.from_bytes(packet[14:16], "big")
-
-
-class SendGate:
-    """The short way of ``send``: straight into the open packet while a flush is already due.
-
-    The owner of the window says until when it leaves the window alone (``slots.armed_until_ns``)
-    and will then seal and send whatever is there; a message can be appended and left to that. The
-    compiled gate does so for plain ``bytes`` without a lock, since nothing else runs in between.
-    Python code may be interrupted at any point, so this one always takes the long way: ``slow``,
-    called with the same arguments. What is sent is the same.
-    """
-
-    __slots__ = ("_slow",)
-
-    def __init__(
-        self,
-        slots: TransmitSlots,
-        max_message_bytes: int,
-        message_limit: int,
-        slow: Callable[..., None],
-    ) -> None:
-        """Beyond a limit (size, unsent messages, ``slots.armed_below``): ``slow``."""
-        del slots, max_message_bytes, message_limit  # only the short way asks
-        self._slow = slow
-
-    def send(self, data: Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
-        """Publish one message of one part; see ``mcast.Pub.send``."""
-        self._slow(data, flags, timeout=timeout)
-
-
-class Inbox:
-    """Messages from the loop thread to the application, in the lists in which they came.
-
-    Any thread may call any method; each is one step as seen from the others. Items are messages,
-    and, where ``put_error`` says so, exceptions to be raised in their place.
-    """
-
-    __slots__ = ("_items", "_mutex", "baton", "hold")
-
-    def __init__(self) -> None:
-        self._items: deque[Message | Exception] = deque()
-        self._mutex = Lock()  # the compiled inbox needs none: nothing interrupts it
-        self.hold = False
-        """While true a ``ReceiveGate`` always takes the long way."""
-        self.baton: Baton | None = None
-        """Told of what is taken out."""
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def put(self, messages: list[Message]) -> None:
-        """Add messages; the list belongs to the inbox from now on."""
-        with self._mutex:
-            self._items.extend(messages)
-
-    def put_error(self, error: Exception) -> None:
-        """Add an exception to be raised in its turn."""
-        with self._mutex:
-            self._items.append(error)
-
-    def get_many(self, limit: int) -> list[Message]:
-        """Up to ``limit`` messages, as far as no exception comes between; raises it if it is first.
-
-        An empty list means that there is none.
-        """
-        taken: list[Message] = []
-        with self._mutex:
-            while self._items and len(taken) < limit:
-                item = self._items[0]
-                if isinstance(item, Exception):
-                    if taken:
-                        break
-                    self._items.popleft()
-                    raise item
-                self._items.popleft()
-                taken.append(item)
-        return taken
-
-    def clear(self) -> None:
-        """Throw away what waits."""
-        fresh: deque[Message | Exception] = deque()
-        with self._mutex:
-            dropped, self._items = self._items, fresh
-        del dropped  # out of the lock, because finalizers may come back here
-
-    def get_plain(self) -> bytes | None:
-        """The next message if it is there, has one part and ``hold`` is off, else None."""
-        if not self.hold:
-            with self._mutex:
-                if self._items and isinstance(head := self._items[0], bytes):
-                    self._items.popleft()
-                    return head
-        return None
-
-
-class ReceiveGate:
-    """The short way of ``recv``: a plain message that waits in the inbox, else ``slow``.
-
-    The application's side of an ``Inbox``: the loop's side knows the inbox and not the gate, so
-    that it does not keep the socket alive.
-    """
-
-    __slots__ = ("_inbox", "_slow")
-
-    def __init__(self, inbox: Inbox, slow: Callable[..., bytes]) -> None:
-        self._inbox = inbox
-        self._slow = slow
-
-    def recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
-        """The next message; ``slow`` is called with the same arguments. See ``mcast.Sub.recv``."""
-        message = self._inbox.get_plain()
-        return self._slow(flags, timeout=timeout) if message is None else message

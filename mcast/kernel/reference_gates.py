@@ -1,0 +1,132 @@
+"""To and from the application: the reference, which always takes the long way.
+
+Owns the messages between the loop thread and the application. Part of ``mcast.kernel.reference``,
+which says what the kernel contract is; the compiled kernel has the short ways.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from mcast.kernel.reference_frames import Buffer, Message
+from mcast.kernel.reference_io import Baton
+
+if TYPE_CHECKING:
+    from mcast.kernel.reference import TransmitSlots
+
+__all__ = ["Inbox", "ReceiveGate", "SendGate"]
+
+
+class SendGate:
+    """The short way of ``send``: straight into the open packet while a flush is already due.
+
+    The owner of the window says until when it leaves the window alone (``slots.armed_until_ns``)
+    and will then seal and send whatever is there; a message can be appended and left to that. The
+    compiled gate does so for plain ``bytes`` without a lock, since nothing else runs in between.
+    Python code may be interrupted at any point, so this one always takes the long way: ``slow``,
+    called with the same arguments. What is sent is the same.
+    """
+
+    __slots__ = ("_slow",)
+
+    def __init__(
+        self,
+        slots: TransmitSlots,
+        max_message_bytes: int,
+        message_limit: int,
+        slow: Callable[..., None],
+    ) -> None:
+        """Beyond a limit (size, unsent messages, ``slots.armed_below``): ``slow``."""
+        del slots, max_message_bytes, message_limit  # only the short way asks
+        self._slow = slow
+
+    def send(self, data: Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
+        """Publish one message of one part; see ``mcast.Pub.send``."""
+        self._slow(data, flags, timeout=timeout)
+
+
+class Inbox:
+    """Messages from the loop thread to the application, in the lists in which they came.
+
+    Any thread may call any method; each is one step as seen from the others. Items are messages,
+    and, where ``put_error`` says so, exceptions to be raised in their place.
+    """
+
+    __slots__ = ("_items", "_mutex", "baton", "hold")
+
+    def __init__(self) -> None:
+        self._items: deque[Message | Exception] = deque()
+        self._mutex = Lock()  # the compiled inbox needs none: nothing interrupts it
+        self.hold = False
+        """While true a ``ReceiveGate`` always takes the long way."""
+        self.baton: Baton | None = None
+        """Told of what is taken out."""
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, messages: list[Message]) -> None:
+        """Add messages; the list belongs to the inbox from now on."""
+        with self._mutex:
+            self._items.extend(messages)
+
+    def put_error(self, error: Exception) -> None:
+        """Add an exception to be raised in its turn."""
+        with self._mutex:
+            self._items.append(error)
+
+    def get_many(self, limit: int) -> list[Message]:
+        """Up to ``limit`` messages, as far as no exception comes between; raises it if it is first.
+
+        An empty list means that there is none.
+        """
+        taken: list[Message] = []
+        with self._mutex:
+            while self._items and len(taken) < limit:
+                item = self._items[0]
+                if isinstance(item, Exception):
+                    if taken:
+                        break
+                    self._items.popleft()
+                    raise item
+                self._items.popleft()
+                taken.append(item)
+        return taken
+
+    def clear(self) -> None:
+        """Throw away what waits."""
+        fresh: deque[Message | Exception] = deque()
+        with self._mutex:
+            dropped, self._items = self._items, fresh
+        del dropped  # out of the lock, because finalizers may come back here
+
+    def get_plain(self) -> bytes | None:
+        """The next message if it is there, has one part and ``hold`` is off, else None."""
+        if not self.hold:
+            with self._mutex:
+                if self._items and isinstance(head := self._items[0], bytes):
+                    self._items.popleft()
+                    return head
+        return None
+
+
+class ReceiveGate:
+    """The short way of ``recv``: a plain message that waits in the inbox, else ``slow``.
+
+    The application's side of an ``Inbox``: the loop's side knows the inbox and not the gate, so
+    that it does not keep the socket alive.
+    """
+
+    __slots__ = ("_inbox", "_slow")
+
+    def __init__(self, inbox: Inbox, slow: Callable[..., bytes]) -> None:
+        self._inbox = inbox
+        self._slow = slow
+
+    def recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
+        """The next message; ``slow`` is called with the same arguments. See ``mcast.Sub.recv``."""
+        message = self._inbox.get_plain()
+        return self._slow(flags, timeout=timeout) if message is None else message
