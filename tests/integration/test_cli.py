@@ -154,7 +154,9 @@ def test_events_as_json_are_lines_on_stderr(url: str, subscribe: type[Subscriber
     publish(url, data=b"x")
     assert sub.status() == 0
     events = [json.loads(line) for line in sub.stderr.splitlines() if line.startswith("{")]
-    assert [event["event"] for event in events] == ["PeerJoined", "Summary"]
+    kinds = [event["event"] for event in events]
+    # The publisher may have said goodbye before the subscriber ended.
+    assert kinds in (["PeerJoined", "Summary"], ["PeerJoined", "PeerLeft", "Summary"])
     assert sub.stdout == b'{"parts": ["x"]}\n'
 
 
