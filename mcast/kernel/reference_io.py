@@ -29,7 +29,6 @@ __all__ = ["Baton", "UdpReader", "UdpWriter"]
 
 # <asm-generic/socket.h>, <linux/socket.h>, <linux/udp.h>; the same on all common architectures
 _AF_INET: Final = 2
-_AF_INET6: Final = 10
 _SOL_SOCKET: Final = 1
 _SOL_UDP: Final = 17
 _SO_RXQ_OVFL: Final = 40
