@@ -6,6 +6,8 @@ from mcast.kernel.reference import Message as Message
 from mcast.kernel.reference import ReceiveGate as ReceiveGate
 from mcast.kernel.reference import ReceiveSlots as ReceiveSlots
 from mcast.kernel.reference import SendGate as SendGate
+from mcast.kernel.reference import SendSchedule as SendSchedule
+from mcast.kernel.reference import TokenBucket as TokenBucket
 from mcast.kernel.reference import TopicFilter as TopicFilter
 from mcast.kernel.reference import TransmitSlots as TransmitSlots
 from mcast.kernel.reference import UdpReader as UdpReader

@@ -58,6 +58,7 @@ from libc.errno cimport (
     EPERM,
     errno,
 )
+from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -156,6 +157,8 @@ __all__ = [
     "ReceiveGate",
     "ReceiveSlots",
     "SendGate",
+    "SendSchedule",
+    "TokenBucket",
     "TopicFilter",
     "TransmitSlots",
     "UdpReader",
@@ -178,6 +181,7 @@ cdef enum:
     SHORT_FRAME_LIMIT = 0xFF
     MORE = 0x01
     HEAD_BYTES_MAX = 10
+    UDP_IP_BYTES = 28
     FIRST_BODY_BYTES = 2048  # a body that goes on in the next packet is longer than most of one
 
 cdef uint32_t HALF_SPACE = 0x8000_0000u
@@ -230,6 +234,7 @@ cdef enum:
     EVENT_COUNT = 64
     OFFER_BYTES = 1 << 18  # about a quarter of a millisecond's worth
     MESSAGE_WEIGHT_BYTES = 256  # what a message costs beside its bytes
+    BATCH_WEIGHT_BYTES = 1 << 16
     PATIENCE = 2000  # yields of the processor, half a millisecond to two
 
 
@@ -704,9 +709,6 @@ cdef class TransmitSlots:
     cdef long long _open_bytes
     cdef long long _message_start
     cdef long long _unsent_message_base
-    cdef public long long armed_below
-    cdef public Baton baton
-    cdef public long long armed_until_ns
     cdef public long long max_stream_bytes
     cdef readonly long long message_count
     cdef readonly long long next
@@ -736,7 +738,7 @@ cdef class TransmitSlots:
         if self._lengths == NULL or self._completed == NULL:
             raise MemoryError
         self._message_start = NO_MESSAGE_START
-        self.trail = self.unsent = self.next = self.armed_below = first_sqn
+        self.trail = self.unsent = self.next = first_sqn
         self.unsent_limit = slot_count // 2
         self.max_stream_bytes = (self.unsent_limit - 1) * self._room
         self._open_slot = first_sqn % slot_count
@@ -745,6 +747,11 @@ cdef class TransmitSlots:
     def __dealloc__(self):
         PyMem_RawFree(self._lengths)
         PyMem_RawFree(self._completed)
+
+    @property
+    def slot_bytes(self):
+        """Bytes of a full packet, header included."""
+        return self._slot_bytes
 
     @property
     def open_bytes(self):
@@ -800,8 +807,7 @@ cdef class TransmitSlots:
         cdef long long count = self._run(first, min(max_packet_count, self.next - self.unsent))
         if count == 0:
             return None
-        self.unsent += count
-        self._unsent_message_base = self._completed[first + count - 1]
+        self._hand_out(count)
         return self._view_of(first, count), self._lengths[first]
 
     def repair_run(self, long long sqn, long long max_packet_count):
@@ -951,6 +957,13 @@ cdef class TransmitSlots:
             + (DATA_HEADER_BYTES + OFFSET_BYTES)
         )
 
+    cdef inline void _hand_out(self, long long count) noexcept:
+        self.unsent += count
+        self._unsent_message_base = self._completed[(self.unsent - 1) % self._slot_count]
+
+    cdef inline Py_ssize_t _run_bytes(self, long long first, long long count) noexcept:
+        return (count - 1) * self._slot_bytes + self._lengths[first + count - 1]
+
     cdef long long _run(self, long long first, long long packet_count) noexcept:
         """How many packets from slot ``first`` on lie end to end in equal segments."""
         cdef long long end = first + 1
@@ -970,52 +983,149 @@ cdef class TransmitSlots:
         return self._view[first * self._slot_bytes:last * self._slot_bytes + self._lengths[last]]
 
 
-cdef object ZERO = 0  # small integers are one object each
+cdef long long NEVER = 1LL << 62
 
 
 @cython.final
-cdef class SendGate:
-    """As ``reference.SendGate``, with the short way: no lock, and one look at the clock.
+cdef class TokenBucket:
+    """As ``reference.TokenBucket``."""
 
-    Reading the clock here is the exception to the rule that the runtime alone does: a message
-    that comes after the flush was due must not wait for the loop thread, which may have to wait
-    for the interpreter lock.
-    """
+    cdef double _burst_ns
+    cdef double _full_at_ns
+    cdef double _ns_per_byte
+
+    def __cinit__(self, double bits_per_s, double burst_bytes):
+        self._ns_per_byte = 0.0 if bits_per_s == INFINITY else 8e9 / bits_per_s
+        self._burst_ns = burst_bytes * self._ns_per_byte
+
+    def available_bytes(self, long long now_ns):
+        """As ``reference.TokenBucket.available_bytes``."""
+        return self._available(now_ns)
+
+    def spend(self, long long now_ns, long long size_bytes):
+        """As ``reference.TokenBucket.spend``."""
+        self._spend(now_ns, size_bytes)
+
+    def ready_at_ns(self, double size_bytes):
+        """As ``reference.TokenBucket.ready_at_ns``."""
+        return self._ready_at(size_bytes)
+
+    cdef inline double _available(self, long long now_ns) noexcept:
+        if self._ns_per_byte == 0.0:
+            return INFINITY
+        return (self._burst_ns - max(0.0, self._full_at_ns - now_ns)) / self._ns_per_byte
+
+    cdef inline void _spend(self, long long now_ns, long long size_bytes) noexcept:
+        self._full_at_ns = (
+            max(self._full_at_ns, <double>now_ns) + size_bytes * self._ns_per_byte
+        )
+
+    cdef inline long long _ready_at(self, double size_bytes) noexcept:
+        cdef double wanted_ns = min(size_bytes * self._ns_per_byte, self._burst_ns)
+        return <long long>(self._full_at_ns - self._burst_ns + wanted_ns) + 1
+
+
+@cython.final
+cdef class SendSchedule:
+    """As ``reference.SendSchedule``."""
 
     cdef TransmitSlots _slots
-    cdef object _slow
-    cdef long long _max_message_bytes
-    cdef long long _message_limit
+    cdef long long _packet_cost_bytes
+    cdef readonly TokenBucket bucket
+    cdef readonly long long coalesce_ns
+    cdef readonly long long quantum_bytes
+    cdef readonly long long run_packets
+    cdef public long long armed_below
+    cdef public long long armed_until_ns
+    cdef public long long data_sent_ns
+    cdef public long long due_ns
+    cdef public bint is_watched
+    cdef public long long open_until_ns
+    cdef readonly long long sent_bytes
+    cdef readonly long long sent_packets
 
     def __cinit__(
-        self, TransmitSlots slots not None, long long max_message_bytes,
-        long long message_limit, slow
+        self, TransmitSlots slots not None, TokenBucket bucket not None, *,
+        long long coalesce_ns, long long quantum_bytes, long long run_packets
     ):
         self._slots = slots
-        self._max_message_bytes = max_message_bytes
-        self._message_limit = message_limit
-        self._slow = slow
+        self._packet_cost_bytes = slots._slot_bytes + UDP_IP_BYTES
+        self.bucket = bucket
+        self.coalesce_ns = coalesce_ns
+        self.quantum_bytes = quantum_bytes
+        self.run_packets = run_packets
+        self.armed_below = slots.next
+        self.data_sent_ns = -coalesce_ns
+        self.due_ns = NEVER
 
-    def send(self, data, flags=0, *, timeout=None):
-        """As ``reference.SendGate.send``."""
+    @property
+    def has_pending(self):
+        """True while data waits to leave for the first time."""
+        return self._has_pending()
+
+    def close(self):
+        """As ``reference.SendSchedule.close``."""
+        self._close()
+
+    def take_run(self, long long now_ns):
+        """As ``reference.SendSchedule.take_run``."""
         cdef TransmitSlots slots = self._slots
-        cdef timespec now
-        if (
-            slots.armed_until_ns != 0
-            and flags is ZERO
-            and PyBytes_CheckExact(data)
-            and PyBytes_GET_SIZE(data) <= self._max_message_bytes
-            and slots.next < slots.armed_below
-            and slots.message_count - slots._unsent_message_base < self._message_limit
-        ):
-            clock_gettime(CLOCK_MONOTONIC, &now)
-            if now.tv_sec * 1_000_000_000LL + now.tv_nsec < slots.armed_until_ns:
-                if slots._append_bytes(data):
-                    if slots.baton is not None:
-                        slots.baton._spend(PyBytes_GET_SIZE(data) + MESSAGE_WEIGHT_BYTES)
-                    return
-        self._slow(data, flags, timeout=timeout)
+        cdef long long first = slots.unsent % slots._slot_count
+        cdef long long count = self._affordable_run(now_ns)
+        if count == 0:
+            return None
+        slots._hand_out(count)
+        self._note(now_ns, count, slots._run_bytes(first, count))
+        return slots._view_of(first, count), slots._lengths[first]
 
+    def wait(self, *, bint armed):
+        """As ``reference.SendSchedule.wait``."""
+        self._wait(armed)
+
+    cdef inline bint _has_pending(self) noexcept:
+        return self._slots.unsent < self._slots.next or self._slots._open_bytes > 0
+
+    cdef inline void _close(self) noexcept:
+        self.armed_until_ns = self.open_until_ns = 0
+
+    cdef long long _affordable_run(self, long long now_ns) noexcept:
+        """Packets of the next run that the rate allows; 0: none, or none is there."""
+        cdef TransmitSlots slots = self._slots
+        cdef double allowed = self.bucket._available(now_ns)
+        cdef double affordable
+        if allowed <= 0 or slots.unsent == slots.next:
+            return 0
+        affordable = min(<double>self.run_packets, allowed / self._packet_cost_bytes)
+        return slots._run(
+            slots.unsent % slots._slot_count,
+            min(max(1, <long long>affordable), slots.next - slots.unsent),
+        )
+
+    cdef inline void _note(
+        self, long long now_ns, long long packet_count, Py_ssize_t size_bytes
+    ) noexcept:
+        self.bucket._spend(now_ns, size_bytes + packet_count * UDP_IP_BYTES)
+        self.sent_packets += packet_count
+        self.sent_bytes += size_bytes
+        self.data_sent_ns = now_ns
+
+    cdef void _wait(self, bint armed) noexcept:
+        cdef TransmitSlots slots = self._slots
+        cdef long long due_ns, ready_ns
+        cdef long long packet_limit = self.run_packets
+        if not self._has_pending():
+            self.due_ns = NEVER
+            self.armed_until_ns = 0
+            return
+        due_ns = self.data_sent_ns + self.coalesce_ns
+        ready_ns = self.bucket._ready_at(<double>self.quantum_bytes)
+        if ready_ns > due_ns:
+            due_ns = ready_ns
+            packet_limit = slots.unsent_limit
+        self.due_ns = due_ns
+        if armed:
+            self.armed_below = slots.unsent + packet_limit
+            self.armed_until_ns = due_ns
 
 
 @cython.final
@@ -1237,6 +1347,12 @@ cdef extern from "<sys/socket.h>" nogil:
     const int MSG_DONTWAIT
     const int MSG_TRUNC
     const int SOL_SOCKET
+
+cdef inline long long _now() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec * 1_000_000_000LL + now.tv_nsec
+
 
 cdef enum:  # as in reference_io.py
     SOL_UDP = 17
@@ -1479,6 +1595,12 @@ cdef class UdpWriter:
                 _raise(code)
         return sent
 
+    cdef bint _send_whole(self, Run *run) noexcept:
+        """Send a run that fits one system call; False, and nothing sent, if that fails."""
+        if run.length <= run.segment_bytes:
+            return self._sendto_errno(run, run.data, run.length) == 0
+        return self.gso and self._sendmsg_errno(run, run.data, run.length) == 0
+
     cdef inline int _sendto_errno(self, Run *run, const uint8_t *data, size_t size) noexcept:
         if sendto(run.fd, data, size, MSG_DONTWAIT, run.name, run.name_bytes) >= 0:
             return 0
@@ -1526,6 +1648,205 @@ cdef inline bint _is_gso_refused(int code) noexcept:
 
 cdef int _raise(int code) except -1:
     raise OSError(code, os.strerror(code))
+
+
+cdef object ZERO = 0  # small integers are one object each
+
+
+@cython.final
+cdef class SendGate:
+    """As ``reference.SendGate``, with two short ways; both look at the clock once.
+
+    *Armed*, a message is added to the open packet, without a lock, and left to whoever sends it.
+    *Open*, this thread takes the lock if it is free and does what the owner would do with a plain
+    message: append, and send if it is time to. Anything out of the ordinary takes the long way.
+
+    Reading the clock here is the exception to the rule that the runtime alone does: a message
+    that comes after the flush was due must not wait for the loop thread, which may have to wait
+    for the interpreter lock.
+    """
+
+    cdef TransmitSlots _slots
+    cdef SendSchedule _schedule
+    cdef UdpWriter _writer
+    cdef Baton _baton
+    cdef object _acquire
+    cdef object _release
+    cdef object _slow
+    cdef object _slow_many
+    cdef object _tend
+    cdef long long _max_message_bytes
+    cdef long long _message_limit
+    cdef int _fd
+    cdef uint64_t _name[4]
+    cdef socklen_t _name_bytes
+
+    def __cinit__(
+        self, TransmitSlots slots not None, SendSchedule schedule not None, *,
+        long long max_message_bytes, long long message_limit, lock, UdpWriter writer not None,
+        int fd, bytes sockaddr not None, Baton baton, tend, slow, slow_many
+    ):
+        if PyBytes_GET_SIZE(sockaddr) > SOCKADDR_BYTES:
+            raise ValueError(f"sockaddr of {len(sockaddr)} bytes; at most {int(SOCKADDR_BYTES)}")
+        self._slots = slots
+        self._schedule = schedule
+        self._writer = writer
+        self._baton = baton
+        self._acquire = lock.acquire
+        self._release = lock.release
+        self._tend = tend
+        self._slow = slow
+        self._slow_many = slow_many
+        self._max_message_bytes = max_message_bytes
+        self._message_limit = message_limit
+        self._fd = fd
+        self._name_bytes = <socklen_t>PyBytes_GET_SIZE(sockaddr)
+        memcpy(self._name, PyBytes_AS_STRING(sockaddr), self._name_bytes)
+
+    def send(self, data, flags=0, *, timeout=None):
+        """As ``reference.SendGate.send``."""
+        cdef TransmitSlots slots = self._slots
+        cdef SendSchedule schedule = self._schedule
+        cdef long long now_ns
+        if (
+            flags is ZERO
+            and PyBytes_CheckExact(data)
+            and PyBytes_GET_SIZE(data) <= self._max_message_bytes
+            and slots.message_count - slots._unsent_message_base < self._message_limit
+            and schedule.armed_until_ns | schedule.open_until_ns
+        ):
+            now_ns = _now()
+            if now_ns < schedule.armed_until_ns and slots.next < schedule.armed_below:
+                if slots._append_bytes(data):
+                    if slots.next >= schedule.armed_below and now_ns < schedule.open_until_ns:
+                        self._send_run(now_ns)
+                    self._spend(PyBytes_GET_SIZE(data) + MESSAGE_WEIGHT_BYTES)
+                    return
+            elif now_ns < schedule.open_until_ns and self._send_open(data, now_ns):
+                self._spend(PyBytes_GET_SIZE(data) + MESSAGE_WEIGHT_BYTES)
+                return
+        self._slow(data, flags, timeout=timeout)
+
+    def send_many(self, messages, *, timeout=None):
+        """As ``reference.SendGate.send_many``."""
+        cdef Py_ssize_t taken = 0
+        cdef long long now_ns
+        if PyList_CheckExact(messages) and self._schedule.open_until_ns:
+            now_ns = _now()
+            if now_ns < self._schedule.open_until_ns and self._are_plain(messages):
+                taken = self._send_many_open(messages, now_ns)
+                if taken == PyList_GET_SIZE(messages):
+                    return taken
+        if taken:
+            return taken + self._slow_many(messages[taken:], timeout=timeout)
+        return self._slow_many(messages, timeout=timeout)
+
+    cdef bint _are_plain(self, list messages) noexcept:
+        cdef Py_ssize_t index
+        cdef PyObject *message
+        for index in range(PyList_GET_SIZE(messages)):
+            message = <PyObject *>PyList_GET_ITEM(messages, index)
+            if (
+                not PyBytes_CheckExact(<object>message)
+                or PyBytes_GET_SIZE(<object>message) > self._max_message_bytes
+            ):
+                return False
+        return True
+
+    cdef inline void _spend(self, long long weight_bytes) noexcept:
+        if self._baton is not None:
+            self._baton._spend(weight_bytes)
+
+    # From getting the lock to its release nothing runs Python, so nothing comes in between.
+
+    cdef bint _send_open(self, bytes data, long long now_ns) except -1:
+        """Take one message as the owner would; False, and nothing done, if that is for Python."""
+        cdef SendSchedule schedule = self._schedule
+        cdef bint is_due = now_ns - schedule.data_sent_ns >= schedule.coalesce_ns
+        if not (is_due or schedule.is_watched) or self._acquire(False) is not True:
+            return False
+        if not self._can_afford(now_ns) or not self._slots._append_bytes(data):
+            self._release()
+            return False
+        self._leave(now_ns)
+        return True
+
+    cdef int _send_run(self, long long now_ns) except -1:
+        """Let a full run go, if it may go now and nobody else is at it."""
+        if self._can_afford(now_ns) and self._acquire(False) is True:
+            self._leave(now_ns)
+        return 0
+
+    cdef Py_ssize_t _send_many_open(self, list messages, long long now_ns) except -1:
+        """How many messages were taken."""
+        cdef TransmitSlots slots = self._slots
+        cdef long long run_packets = self._schedule.run_packets
+        cdef Py_ssize_t index = 0
+        cdef Py_ssize_t count = PyList_GET_SIZE(messages)
+        if self._acquire(False) is not True:
+            return 0
+        while index < count and self._can_afford(now_ns):
+            while (
+                index < count
+                and slots.next - slots.unsent < run_packets
+                and slots.message_count - slots._unsent_message_base < self._message_limit
+                and slots._append_bytes(<object>PyList_GET_ITEM(messages, index))
+            ):
+                index += 1
+            if slots.next - slots.unsent < run_packets or not self._let_out(now_ns):
+                break
+        self._leave(now_ns)
+        self._spend(BATCH_WEIGHT_BYTES)
+        return index
+
+    cdef int _leave(self, long long now_ns) except -1:
+        """Send what is to leave now, arm for the rest, and give the lock back."""
+        cdef TransmitSlots slots = self._slots
+        cdef SendSchedule schedule = self._schedule
+        cdef bint is_done = True
+        if slots.next - slots.unsent >= schedule.run_packets:
+            is_done = self._let_out(now_ns)
+        if is_done and now_ns - schedule.data_sent_ns >= schedule.coalesce_ns:
+            slots._seal()
+            is_done = self._let_out(now_ns)
+        if is_done:
+            schedule._wait(True)
+            is_done = schedule.is_watched or schedule.due_ns == NEVER
+        else:
+            schedule._close()
+        self._release()
+        if not is_done:
+            self._tend()
+        return 0
+
+    cdef inline bint _can_afford(self, long long now_ns) noexcept:
+        """Whether all that is pending, and a packet more, may leave now."""
+        cdef SendSchedule schedule = self._schedule
+        cdef long long packets = self._slots.next - self._slots.unsent
+        return schedule.bucket._available(now_ns) > packets * schedule._packet_cost_bytes
+
+    cdef bint _let_out(self, long long now_ns) noexcept:
+        """Send what is sealed; False if the system, or the rate, does not take all of it."""
+        cdef TransmitSlots slots = self._slots
+        cdef SendSchedule schedule = self._schedule
+        cdef Run run
+        cdef long long first, count
+        run.fd = self._fd
+        run.name = <const sockaddr_t *>self._name
+        run.name_bytes = self._name_bytes
+        while slots.unsent < slots.next:
+            first = slots.unsent % slots._slot_count
+            count = schedule._affordable_run(now_ns)
+            if count == 0:
+                return False
+            run.data = slots._block.data + first * slots._slot_bytes
+            run.length = slots._run_bytes(first, count)
+            run.segment_bytes = slots._lengths[first]
+            if not self._writer._send_whole(&run):
+                return False
+            slots._hand_out(count)
+            schedule._note(now_ns, count, run.length)
+        return True
 
 
 @cython.final

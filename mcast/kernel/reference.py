@@ -32,6 +32,7 @@ from mcast.kernel.reference_frames import (
 )
 from mcast.kernel.reference_gates import Inbox, ReceiveGate, SendGate
 from mcast.kernel.reference_io import Baton, UdpReader, UdpWriter
+from mcast.kernel.reference_pace import SendSchedule, TokenBucket
 
 __all__ = [
     "Baton",
@@ -42,6 +43,8 @@ __all__ = [
     "ReceiveGate",
     "ReceiveSlots",
     "SendGate",
+    "SendSchedule",
+    "TokenBucket",
     "TopicFilter",
     "TransmitSlots",
     "UdpReader",
@@ -107,16 +110,13 @@ class TransmitSlots:
         "_lengths",
         "_message_start",
         "_open_bytes",
-        "_slot_bytes",
         "_slot_count",
         "_tsdu_bytes",
         "_unsent_message_base",
-        "armed_below",
-        "armed_until_ns",
-        "baton",
         "max_stream_bytes",
         "message_count",
         "next",
+        "slot_bytes",
         "trail",
         "unsent",
         "unsent_limit",
@@ -133,20 +133,15 @@ class TransmitSlots:
             )
         self._header = tsi[6:8] + dport.to_bytes(2, "big") + b"\x04\0\0\0" + tsi[:6]
         self._tsdu_bytes = tsdu_bytes
-        self._slot_bytes = _DATA_HEADER_BYTES + tsdu_bytes
+        self.slot_bytes = _DATA_HEADER_BYTES + tsdu_bytes
+        """Bytes of a full packet, header included."""
         self._slot_count = slot_count
-        self._block = bytearray(self._slot_bytes * slot_count)
+        self._block = bytearray(self.slot_bytes * slot_count)
         self._lengths = [0] * slot_count
         self._completed = [0] * slot_count
         self._unsent_message_base = 0
         self._open_bytes = 0  # bytes of stream in the open packet
         self._message_start = _NO_MESSAGE_START
-        self.armed_until_ns = 0
-        """Monotonic time until which a ``SendGate`` may append by itself; 0: it may not."""
-        self.armed_below = first_sqn
-        """Packet number at which it stops all the same."""
-        self.baton: Baton | None = None
-        """Told of what a ``SendGate`` moves."""
         self.trail = first_sqn
         """Oldest packet that can still be repaired."""
         self.unsent = first_sqn
@@ -219,7 +214,7 @@ class TransmitSlots:
             return
         room = self._tsdu_bytes - _OFFSET_BYTES
         slot = self.next % self._slot_count
-        base = slot * self._slot_bytes
+        base = slot * self.slot_bytes
         length = _DATA_HEADER_BYTES + _OFFSET_BYTES + self._open_bytes
         if self._message_start == _NO_MESSAGE_START and self._open_bytes < room:
             # As libzmq: a packet sealed early ends with a message, so the next one starts right
@@ -284,13 +279,13 @@ class TransmitSlots:
         segment_bytes = self._lengths[slot]
         end_slot = slot + 1
         last_slot = min(slot + packet_count, self._slot_count)
-        if segment_bytes == self._slot_bytes:  # a shorter packet leaves a hole behind it
-            while end_slot < last_slot and self._lengths[end_slot] == self._slot_bytes:
+        if segment_bytes == self.slot_bytes:  # a shorter packet leaves a hole behind it
+            while end_slot < last_slot and self._lengths[end_slot] == self.slot_bytes:
                 end_slot += 1
             if end_slot < last_slot:
                 end_slot += 1  # the last segment of a GSO send may be shorter
-        base = slot * self._slot_bytes
-        end = (end_slot - 1) * self._slot_bytes + self._lengths[end_slot - 1]
+        base = slot * self.slot_bytes
+        end = (end_slot - 1) * self.slot_bytes + self._lengths[end_slot - 1]
         return memoryview(self._block)[base:end], segment_bytes, end_slot - slot
 
     def _write(self, data: Buffer) -> None:
@@ -306,7 +301,7 @@ class TransmitSlots:
                 # from a slot that is being filled again.
                 self.trail = max(self.trail, self.next - self._slot_count + 1)
             take = min(room - self._open_bytes, len(view) - position)
-            base = (self.next % self._slot_count) * self._slot_bytes
+            base = (self.next % self._slot_count) * self.slot_bytes
             base += _DATA_HEADER_BYTES + _OFFSET_BYTES + self._open_bytes
             self._block[base : base + take] = view[position : position + take]
             self._open_bytes += take

@@ -7,12 +7,13 @@ which says what the kernel contract is; the compiled kernel has the short ways.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from mcast.kernel.reference_frames import Buffer, Message
-from mcast.kernel.reference_io import Baton
+from mcast.kernel.reference_io import Baton, UdpWriter
+from mcast.kernel.reference_pace import SendSchedule
 
 if TYPE_CHECKING:
     from mcast.kernel.reference import TransmitSlots
@@ -21,31 +22,49 @@ __all__ = ["Inbox", "ReceiveGate", "SendGate"]
 
 
 class SendGate:
-    """The short way of ``send``: straight into the open packet while a flush is already due.
+    """The short ways of ``send``: the caller's thread does what the window's owner would do.
 
-    The owner of the window says until when it leaves the window alone (``slots.armed_until_ns``)
-    and will then seal and send whatever is there; a message can be appended and left to that. The
-    compiled gate does so for plain ``bytes`` without a lock, since nothing else runs in between.
-    Python code may be interrupted at any point, so this one always takes the long way: ``slow``,
-    called with the same arguments. What is sent is the same.
+    The owner (``pgm.Source``) says in its ``schedule`` until when a message may just be added to
+    the open packet and left to it (``armed_until_ns``), and until when whoever gets the ``lock``
+    without waiting may also send (``open_until_ns``), to ``sockaddr`` through ``fd``; ``tend`` is
+    called, without the lock, when something was left that nobody would look after. The compiled
+    gate does both for plain ``bytes``. Python code may be interrupted at any point, so this one
+    always takes the long way: ``slow`` and ``slow_many``, called with the same arguments. What is
+    sent is the same.
     """
 
-    __slots__ = ("_slow",)
+    __slots__ = ("_slow", "_slow_many")
 
     def __init__(
         self,
         slots: TransmitSlots,
+        schedule: SendSchedule,
+        *,
         max_message_bytes: int,
         message_limit: int,
+        lock: Lock,
+        writer: UdpWriter,
+        fd: int,
+        sockaddr: bytes,
+        baton: Baton | None,
+        tend: Callable[[], None],
         slow: Callable[..., None],
+        slow_many: Callable[..., int],
     ) -> None:
-        """Beyond a limit (size, unsent messages, ``slots.armed_below``): ``slow``."""
-        del slots, max_message_bytes, message_limit  # only the short way asks
+        """Beyond ``max_message_bytes``, or with ``message_limit`` messages unsent: ``slow``."""
+        # Only the short ways ask for these.
+        del slots, schedule, max_message_bytes, message_limit, lock, writer, fd, sockaddr, baton
+        del tend
         self._slow = slow
+        self._slow_many = slow_many
 
     def send(self, data: Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
         """Publish one message of one part; see ``mcast.Pub.send``."""
         self._slow(data, flags, timeout=timeout)
+
+    def send_many(self, messages: Iterable[Buffer], *, timeout: float | None = None) -> int:
+        """Publish many messages of one part each; see ``mcast.Pub.send_many``."""
+        return self._slow_many(messages, timeout=timeout)
 
 
 class Inbox:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
-from mcast.kernel import Buffer, TopicFilter
+from mcast.kernel import Buffer, TokenBucket, TopicFilter
 from mcast.options import SocketOptions
 from mcast.pgm.events import GROUP, EngineEvent, Transmit
 from mcast.pgm.nak import NakBudget
@@ -32,7 +32,6 @@ from mcast.pgm.packet import (
     parse_untrusted,
     tsi_of,
 )
-from mcast.pgm.rate import TokenBucket
 from mcast.pgm.receiver import Receiver
 from mcast.pgm.source import Source
 from mcast.pgm.sqn import SQN_MASK
@@ -199,6 +198,8 @@ class PgmEngine:
 
     def stats(self) -> Snapshot:
         """All counters, and the repair time's percentiles in seconds, as a flat dict."""
+        if self.source is not None:
+            self.source.catch_up()
         totals = Counter(self._retired)
         for receiver in self._peers.values():
             totals.update(receiver.counts())

@@ -25,8 +25,8 @@ from random import Random
 from typing import Final
 
 from mcast.events import LossReason
+from mcast.kernel import TokenBucket
 from mcast.options import Timers
-from mcast.pgm.rate import TokenBucket
 
 __all__ = ["GAP_LIMIT", "REQUEST_LIMIT", "Gap", "GapList", "GapState", "NakBudget"]
 

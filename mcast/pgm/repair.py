@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from mcast.pgm.rate import TokenBucket
+from mcast.kernel import TokenBucket
 
 __all__ = ["REPAIR_BURST_BYTES", "RepairQueue"]
 

@@ -12,15 +12,14 @@ in runs that one system call carries.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
-from mcast.kernel import Baton, Buffer, SendGate, TransmitSlots
+from mcast.kernel import Buffer, SendSchedule, TokenBucket, TransmitSlots
 from mcast.options import DEFAULT_MAXTPDU_BYTES, SocketOptions, Timers
 from mcast.pgm.events import GROUP, Transmit
 from mcast.pgm.packet import NAK_LIST_LIMIT, Nak, Packet, build_ncf, build_spm
-from mcast.pgm.rate import TokenBucket
 from mcast.pgm.repair import REPAIR_BURST_BYTES, RepairQueue
 from mcast.pgm.sqn import extend
 from mcast.stats import PgmCounters
@@ -43,7 +42,6 @@ _DENIAL_IVL_NS: Final = 100_000_000
 """A NAK for what is not in the window is answered by an SPM, ten times a second at most."""
 _SPMR_ANSWER_IVL_NS: Final = 10_000_000
 """SPMRs are answered a hundred times a second at most."""
-_FRAME_HEAD_BYTES: Final = 10
 _NEVER: Final = 1 << 62
 
 
@@ -98,27 +96,34 @@ class Source:
         self._run_packets = min(_RUN_PACKET_LIMIT, max(1, _RUN_BYTES_LIMIT // slot_bytes))
         self._packet_cost_bytes = slot_bytes + _UDP_IP_BYTES
         least_bytes = 2 * self._packet_cost_bytes
+        coalesce_ns = round(options.coalesce * 1e9)
         burst_bytes = max(least_bytes, round(min(options.rate, _FAST) / 8 * _BURST_S))
         self._bucket = TokenBucket(options.rate, burst_bytes)
         # Paced, data leaves in portions of this size: few wake-ups, and still some burst to spare
         # for a wake-up that comes late.
         self._quantum_bytes = max(self._packet_cost_bytes, burst_bytes // 2)
+        self._schedule = SendSchedule(
+            self._slots,
+            self._bucket,
+            coalesce_ns=coalesce_ns,
+            quantum_bytes=self._quantum_bytes,
+            run_packets=self._run_packets,
+        )
         repair_rate = options.rate * options.repair_share
         repair_burst_bytes = max(least_bytes, round(min(repair_rate, _FAST) / 8 * _REPAIR_BURST_S))
         self._repairs = RepairQueue(
             repair_rate, min(repair_burst_bytes, REPAIR_BURST_BYTES), timers.repair_holdoff_ns
         )
         self._hwm = options.sndhwm
-        self._coalesce_ns = round(options.coalesce * 1e9)
         self._recovery_ns = round(options.recovery_ivl * 1e9)
         self._marks: deque[tuple[int, int]] = deque()
         self._spm_sqn = 0
         self._heartbeat = 0
-        self._data_sent_ns = -self._coalesce_ns
         self._denied_ns = self._spmr_answered_ns = -_DENIAL_IVL_NS
         self._due = [_NEVER] * len(_Timer)
         self._closing = False
         self._has_gate = False
+        self._attend_ivl_ns = _NEVER
         self._spm_trail = options.initial_sqn
         self.asked_ns = 0
         """When a NAK last asked for something; closing waits for some quiet after it."""
@@ -172,22 +177,18 @@ class Source:
     @property
     def has_unsent(self) -> bool:
         """True while data waits to leave for the first time."""
-        return self._slots.unsent < self._slots.next or self._slots.open_bytes > 0
+        return self._schedule.has_pending
 
     # Commands.
 
-    def open_gate(
-        self, max_message_bytes: int, slow: Callable[..., None], baton: Baton
-    ) -> SendGate:
-        """A short way for plain messages while a flush is due anyway; else it calls ``slow``."""
+    def open_gate(self, attend_ivl_ns: int | None) -> tuple[TransmitSlots, SendSchedule]:
+        """What a ``SendGate`` needs; from now on it may send by itself, where ``schedule`` says so.
+
+        At least every ``attend_ivl_ns``, if given, a message goes the long way.
+        """
         self._has_gate = True
-        self._slots.baton = baton
-        return SendGate(
-            self._slots,
-            min(max_message_bytes, self._slots.max_stream_bytes - _FRAME_HEAD_BYTES),
-            self._hwm,
-            slow,
-        )
+        self._attend_ivl_ns = _NEVER if attend_ivl_ns is None else attend_ivl_ns
+        return self._slots, self._schedule
 
     def close_gate(self) -> None:
         """From now on everything goes the long way. Safe from any thread, without a lock."""
@@ -196,7 +197,22 @@ class Source:
 
     def disarm(self) -> None:
         """What comes next goes the long way."""
-        self._slots.armed_until_ns = 0
+        self._schedule.close()
+
+    def catch_up(self) -> None:
+        """Take note of the data that has left, by the gate or from here."""
+        schedule = self._schedule
+        if schedule.sent_packets != self._counters.odata_sent:
+            self._counters.odata_sent = schedule.sent_packets
+            self._counters.odata_bytes_sent = schedule.sent_bytes
+            self._heartbeat = 0
+            self._schedule_heartbeat(schedule.data_sent_ns)
+            self._mark(schedule.data_sent_ns)
+
+    def tend(self, now_ns: int) -> None:
+        """See to what the gate left behind: send it if it is time to, else have a timer do so."""
+        self.catch_up()
+        self._leave_or_wait(now_ns)
 
     def start(self, now_ns: int) -> None:
         """Announce the source: three SPMs back to back, as libzmq, so that one may be lost."""
@@ -240,7 +256,7 @@ class Source:
 
     def flush(self, now_ns: int) -> None:
         """Let go of the open packet as soon as the rate allows."""
-        self._slots.armed_until_ns = 0
+        self._schedule.close()
         if self._bucket.available_bytes(now_ns) > 0:
             self._slots.seal()
         self._emit_data(now_ns)
@@ -296,6 +312,7 @@ class Source:
     def handle_timeout(self, now_ns: int) -> None:
         """Whatever is due. Safe early, late and twice."""
         due = self._due
+        self.catch_up()
         if now_ns >= due[_Timer.AMBIENT]:
             self._send_spm()
             due[_Timer.AMBIENT] = now_ns + self._timers.spm_ambient_ivl_ns
@@ -307,7 +324,10 @@ class Source:
         if now_ns >= due[_Timer.REPAIR]:
             self._emit_repairs(now_ns)
         if now_ns >= due[_Timer.COALESCE]:
-            self.flush(now_ns)
+            if now_ns >= self._schedule.due_ns:
+                self.flush(now_ns)
+            else:
+                self._watch()  # the gate has sent since, and perhaps all there was
         if now_ns >= due[_Timer.PACE]:
             self._emit_data(now_ns)
 
@@ -317,60 +337,40 @@ class Source:
         slots = self._slots
         if slots.next - slots.unsent >= self._run_packets:
             self._emit_data(now_ns)
-        elif now_ns - self._data_sent_ns >= self._coalesce_ns:
+        if now_ns - self._schedule.data_sent_ns >= self._schedule.coalesce_ns:
             self.flush(now_ns)
         else:
-            self._await_company()
+            self._await_company(now_ns)
 
-    def _await_company(self) -> None:
+    def _await_company(self, now_ns: int) -> None:
         """See to it that the open packet leaves in time; until then more may be added to it."""
-        if not self.has_unsent:
-            self._due[_Timer.COALESCE] = _NEVER
-            return
-        slots = self._slots
-        due_ns = self._data_sent_ns + self._coalesce_ns
-        packet_limit = self._run_packets
-        ready_ns = self._bucket.ready_at_ns(self._quantum_bytes)
-        if ready_ns > due_ns:
-            # While the rate holds it up it may as well fill, and others behind it.
-            due_ns, packet_limit = ready_ns, slots.unsent_limit
-        self._due[_Timer.COALESCE] = due_ns
-        if self._has_gate:
-            slots.armed_below = slots.unsent + packet_limit
-            slots.armed_until_ns = due_ns
+        schedule = self._schedule
+        schedule.wait(armed=self._has_gate)
+        self._watch()
+        if self._has_gate and self._heartbeat == 1:
+            # Data that leaves by the gate begins the heartbeats anew: not in the middle of a long
+            # pause between two of them, since nothing wakes the loop before it is over.
+            schedule.open_until_ns = min(self._due[_Timer.HEARTBEAT], now_ns + self._attend_ivl_ns)
+
+    def _watch(self) -> None:
+        self._due[_Timer.COALESCE] = self._schedule.due_ns
+        self._schedule.is_watched = self._schedule.due_ns < _NEVER
 
     def _emit_data(self, now_ns: int) -> None:
         """Hand out sealed packets as far as the rate allows, in runs."""
-        slots = self._slots
-        sent = False
-        slots.armed_until_ns = 0  # first of all: from here on the window is ours alone
-        self._due[_Timer.PACE] = _NEVER
-        while slots.unsent < slots.next:
-            allowed = self._bucket.available_bytes(now_ns)
-            if allowed <= 0:
-                waiting_bytes = (slots.next - slots.unsent) * self._packet_cost_bytes
-                self._due[_Timer.PACE] = self._bucket.ready_at_ns(
-                    min(waiting_bytes, self._quantum_bytes)
-                )
-                break
-            first = slots.unsent
-            affordable = min(self._run_packets, allowed / self._packet_cost_bytes)
-            run = slots.take_run(max(1, int(affordable)))
-            if run is None:  # cannot be while packets wait
-                break
+        slots, schedule = self._slots, self._schedule
+        schedule.close()  # first of all
+        while (run := schedule.take_run(now_ns)) is not None:
             view, segment_bytes = run
-            packet_count = slots.unsent - first
-            self._bucket.spend(now_ns, len(view) + packet_count * _UDP_IP_BYTES)
             self._transmits.append(Transmit(GROUP, view, segment_bytes))
-            self._counters.odata_sent += packet_count
-            self._counters.odata_bytes_sent += len(view)
-            sent = True
-        if sent:
-            self._data_sent_ns = now_ns
-            self._heartbeat = 0
-            self._schedule_heartbeat(now_ns)
-            self._mark(now_ns)
-        self._await_company()
+        self._due[_Timer.PACE] = _NEVER
+        if slots.unsent < slots.next:
+            waiting_bytes = (slots.next - slots.unsent) * self._packet_cost_bytes
+            self._due[_Timer.PACE] = self._bucket.ready_at_ns(
+                min(waiting_bytes, self._quantum_bytes)
+            )
+        self.catch_up()
+        self._await_company(now_ns)
 
     def _emit_repairs(self, now_ns: int) -> None:
         self._repairs.forget_below(self._slots.trail)
@@ -432,6 +432,6 @@ class Source:
         while self._marks and now_ns >= self._marks[0][0] + self._recovery_ns:
             self._slots.advance(self._marks.popleft()[1])
         self._due[_Timer.ADVANCE] = self._marks[0][0] + self._recovery_ns if self._marks else _NEVER
-        idle = now_ns - self._data_sent_ns > self._recovery_ns // _MARKS_PER_WINDOW
+        idle = now_ns - self._schedule.data_sent_ns > self._recovery_ns // _MARKS_PER_WINDOW
         if idle and self._slots.trail > self._spm_trail:
             self._send_spm()  # no data carries the new trail

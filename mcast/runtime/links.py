@@ -56,6 +56,8 @@ _BACKLOG_LIMIT: Final = 4096
 window), so what is dropped beyond it are answers that will be asked for again."""
 _BATCH_WEIGHT_BYTES: Final = 1 << 16
 """What a batch sent counts for, when it comes to letting the loop thread in."""
+_HEAD_BYTES: Final = 10
+"""Longest head of a frame."""
 _TRANSIENT: Final = (errno.EAGAIN, errno.ENOBUFS)
 
 
@@ -179,12 +181,31 @@ class MulticastLink:
             self.room.wait(go_on, timeout)
         return taken
 
-    def open_gate(self, slow: Callable[..., None], max_message_bytes: int) -> SendGate:
-        """A short way for plain messages; else it calls ``slow`` (see ``Source.open_gate``)."""
+    def open_gate(
+        self,
+        slow: Callable[..., None],
+        slow_many: Callable[..., int],
+        max_message_bytes: int,
+    ) -> SendGate:
+        """A short way for plain messages; else it calls ``slow`` or ``slow_many``."""
         source = self._engine.source
         assert source is not None
         with self._lock:
-            return source.open_gate(max_message_bytes, slow, self._loop.baton)
+            slots, schedule = source.open_gate(self._loop.attend_ivl_ns)
+            return SendGate(
+                slots,
+                schedule,
+                max_message_bytes=min(max_message_bytes, source.max_stream_bytes - _HEAD_BYTES),
+                message_limit=self._options.sndhwm,
+                lock=self._lock,
+                writer=self._writer,
+                fd=self._sender_fd,
+                sockaddr=self._sockets.group_sockaddr,
+                baton=self._loop.baton,
+                tend=self._tend,
+                slow=slow,
+                slow_many=slow_many,
+            )
 
     def close_gate(self) -> None:
         """From now on every message goes the long way. Takes no lock."""
@@ -313,6 +334,16 @@ class MulticastLink:
         if start > begun and self.room.has_waiters:
             self._wake_senders()
         return start
+
+    def _tend(self) -> None:
+        """See to what the gate left behind. In the thread that sent."""
+        with self._lock:
+            source = self._engine.source
+            if self._stage is _Stage.OPEN and source is not None and not self._is_held_up():
+                source.tend(monotonic_ns())
+                self._transmit()
+            due_ns = self._engine.next_timeout_ns
+        self._leave(due_ns)
 
     def _is_held_up(self) -> bool:
         """True while the system takes nothing: its backlog is made of views of the window, so the

@@ -77,6 +77,8 @@ class Loop:
         self._busy_poll = busy_poll
         self._driver = threading.Lock()
         self._attend_at_ns = 0
+        self.attend_ivl_ns: int | None = None if threaded else _ATTEND_IVL_NS
+        """How often a sender has to call ``attend``; None: nothing comes of it."""
         self.drive: Drive | None = None if threaded else self._drive
         """How to wait in a context without a thread."""
         self._epoll = select.epoll()

@@ -91,6 +91,9 @@ class Pub(Socket):
 
         Raises: MessageTooLongError, PatternError before any ``connect``, ClosedError.
         """
+        return self._send_batch(messages, timeout=timeout)
+
+    def _send_batch(self, messages: Iterable[BytesLike], *, timeout: float | None = None) -> int:
         if self._parts:
             raise PatternError("a message is under way since send(..., SNDMORE); finish it first")
         if isinstance(messages, bytes | bytearray | memoryview | str):
@@ -145,9 +148,13 @@ class Pub(Socket):
             for link in links:
                 link.close_gate()
             self.__dict__.pop("send", None)
+            self.__dict__.pop("send_many", None)
             if len(links) == 1 and not self._parts and self._error is None:
-                gate = links[0].open_gate(self._send_one, self._options.max_msg_size)
+                gate = links[0].open_gate(
+                    self._send_one, self._send_batch, self._options.max_msg_size
+                )
                 self.__dict__["send"] = gate.send
+                self.__dict__["send_many"] = gate.send_many
 
     def _options_changed(self) -> None:
         self._find_short_way()  # it knows max_msg_size

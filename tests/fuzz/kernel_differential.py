@@ -14,20 +14,26 @@ hypothesis.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import random
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from mcast.kernel import reference
+from mcast.net.udp import packed_sockaddr
 
 TSI = b"\xb7\xc6\xd1\xbc\x03\x8a\xd0\x17"
 DPORT = 5555
 TSDU_SIZES = (16, 17, 40, 64, 257, 300, 1428)
 PART_SIZES = (0, 1, 2, 3, 5, 11, 12, 13, 14, 15, 30, 60, 100, 244, 252, 253, 254, 255, 256, 700)
+NEVER = 1 << 62
 FIRST_NUMBERS = (0, 0, 1, 77, 2**31 - 3, 2**32 - 5, 2**32 - 1, 2**33 - 4)
 
 Dice = random.Random
@@ -466,46 +472,155 @@ def inbox_run(kernel: Kernel, program: Program) -> Iterator[object]:
 
 
 def gate_program(dice: Dice) -> Program:
-    """Sends through a gate that is sometimes armed; the long way appends, too."""
-    program: Program = [("new", dice.choice((1, 3, 1000)), dice.choice((1, 20, 1000)))]
+    """Sends through a gate, which may be armed, open or neither; what leaves is read back."""
+    coalesce_ns = dice.choice((0, NEVER // 2))
+    limit = dice.choice((1, 20, 1000))
+    program: Program = [("new", dice.choice((1, 3, 1000)), limit, coalesce_ns)]
     for _ in range(dice.randrange(1, 40)):
-        kind = dice.randrange(8)
-        if kind < 5:
+        kind = dice.randrange(9)
+        if kind < 4:
             message = some_part(dice)
             program.append(("send", message if dice.randrange(5) else bytearray(message)))
-        elif kind == 5:
-            program.append(("arm", dice.choice((0, 1, 1 << 62))))
+        elif kind < 6 and limit == 1000:  # what happens at the limit is the long way's business
+            batch: list[Any] = [some_part(dice) for _ in range(dice.randrange(12))]
+            if dice.randrange(5) == 0:
+                batch.append(bytearray(some_part(dice)))
+            program.append(("send_many", batch))
         elif kind == 6:
+            program.append(("open", dice.choice((0, NEVER))))
+        elif kind == 7:
             program.append(("flags", some_part(dice)))
         else:
-            program.append(("take",))
+            program.append(("flush",))
     return program
 
 
-def gate_run(kernel: Kernel, program: Program) -> Iterator[object]:
-    _, run_packet_count, message_limit = program[0]
-    slots = kernel.TransmitSlots(TSI, DPORT, 100, 512)
+class _Owner:
+    """What ``pgm.Source`` and its link do with a plain message, in few words."""
 
-    def slow(data: reference.Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
+    def __init__(self, kernel: Kernel, program: Program) -> None:
+        _, run_packets, self.message_limit, coalesce_ns = program[0]
+        self.slots = kernel.TransmitSlots(TSI, DPORT, 100, 512)
+        bucket = kernel.TokenBucket(inf, 1000)
+        self.schedule = kernel.SendSchedule(
+            self.slots,
+            bucket,
+            coalesce_ns=coalesce_ns,
+            quantum_bytes=1000,
+            run_packets=min(run_packets, 44),
+        )
+        self.open_until_ns = 0
+        self.writer = kernel.UdpWriter()
+        self.there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.there.bind(("127.0.0.1", 0))
+        self.there.setblocking(False)
+        self.here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sockaddr = packed_sockaddr(b"\x7f\0\0\1", self.there.getsockname()[1], 0)
+        self.gate = kernel.SendGate(
+            self.slots,
+            self.schedule,
+            max_message_bytes=300,
+            message_limit=self.message_limit,
+            lock=threading.Lock(),
+            writer=self.writer,
+            fd=self.here.fileno(),
+            sockaddr=self.sockaddr,
+            baton=None,
+            tend=self.leave,
+            slow=self.slow,
+            slow_many=self.slow_many,
+        )
+
+    def slow(self, data: reference.Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
         if flags == 0:
-            slots.append((data,))
+            self.slots.append((data,))
+            self.leave()
 
-    gate = kernel.SendGate(slots, 300, message_limit, slow)
-    for step in program:
-        result: object = None
-        match step:
-            case ("send", message):
-                result = outcome(lambda message=message: gate.send(message, timeout=0.5))
-            case ("flags", message):
-                result = outcome(lambda message=message: gate.send(message, 2))
-            case ("arm", until_ns):
-                slots.armed_until_ns = until_ns
-                slots.armed_below = slots.unsent + run_packet_count
-            case ("take",):
-                slots.seal()
-                run = slots.take_run(44)
-                result = run and (bytes(run[0]), run[1])
-        yield result, slots.next, slots.open_bytes, slots.message_count, slots.armed_until_ns
+    def slow_many(self, messages: list[reference.Buffer], *, timeout: float | None = None) -> int:
+        for message in messages:
+            if not self.slots.append((message,)):
+                self.emit()
+                self.slots.append((message,))
+            if self.slots.next - self.slots.unsent >= self.schedule.run_packets:
+                self.emit()
+        self.leave()
+        return len(messages)
+
+    def leave(self) -> None:
+        if self.slots.next - self.slots.unsent >= self.schedule.run_packets:
+            self.emit()
+        if time.monotonic_ns() - self.schedule.data_sent_ns >= self.schedule.coalesce_ns:
+            self.slots.seal()
+            self.emit()
+        self.watch()
+
+    def emit(self) -> None:
+        while (run := self.schedule.take_run(time.monotonic_ns())) is not None:
+            self.writer.send(self.here.fileno(), self.sockaddr, *run)
+
+    def watch(self) -> None:
+        self.schedule.wait(armed=True)
+        self.schedule.is_watched = self.schedule.due_ns < NEVER
+        if self.open_until_ns:
+            self.schedule.open_until_ns = self.open_until_ns
+        else:
+            self.schedule.close()
+
+    def arrived(self) -> list[bytes]:
+        packets = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packets.append(self.there.recv(65_536))
+        return packets
+
+    def close(self) -> None:
+        self.here.close()
+        self.there.close()
+
+
+def gate_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    owner = _Owner(kernel, program)
+    slots, schedule, gate = owner.slots, owner.schedule, owner.gate
+    try:
+        for step in program:
+            result: object = None
+            match step:
+                case ("send", message):
+                    result = outcome(lambda message=message: gate.send(message, timeout=0.5))
+                case ("send_many", batch):
+                    result = outcome(lambda batch=batch: gate.send_many(list(batch)))
+                case ("flags", message):
+                    result = outcome(lambda message=message: gate.send(message, 2))
+                case ("open", until_ns):
+                    owner.open_until_ns = until_ns
+                    owner.watch()
+                case ("flush",):
+                    slots.seal()
+                    owner.emit()
+                    owner.watch()
+            sent = schedule.sent_packets, schedule.sent_bytes, schedule.has_pending
+            yield (result, owner.arrived(), slots.next, slots.open_bytes, slots.message_count, sent)
+    finally:
+        owner.close()
+
+
+def pace_program(dice: Dice) -> Program:
+    """A bucket over some time."""
+    rate = dice.choice((1e4, 8e8, 1e11, inf))
+    program: Program = [("new", rate, dice.choice((100, 65_000)))]
+    for _ in range(dice.randrange(1, 30)):
+        program.append(("spend", dice.choice((0, 1, 10_000, 10**9)), dice.randrange(1, 70_000)))
+    return program
+
+
+def pace_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    bucket = kernel.TokenBucket(*program[0][1:])
+    yield bucket.available_bytes(0)
+    now_ns = 10**12
+    for _, step_ns, size_bytes in program[1:]:
+        now_ns += step_ns
+        bucket.spend(now_ns, size_bytes)
+        yield bucket.available_bytes(now_ns), bucket.ready_at_ns(size_bytes)
 
 
 MACHINES = {
@@ -515,6 +630,7 @@ MACHINES = {
     "receive": Machine(receive_program, receive_run),
     "inbox": Machine(inbox_program, inbox_run),
     "gate": Machine(gate_program, gate_run),
+    "pace": Machine(pace_program, pace_run),
 }
 
 
@@ -574,8 +690,16 @@ class _Careless(reference.SendGate):
         super().send(data, 0, timeout=timeout)
 
 
+class _Generous(reference.TokenBucket):
+    """Forgives a debt after a second."""
+
+    def available_bytes(self, now_ns: int) -> float:
+        return super().available_bytes(now_ns + 10**9)
+
+
 PLANTS: dict[str, dict[str, object]] = {
     "careless-gate": {"SendGate": _Careless},
+    "generous-bucket": {"TokenBucket": _Generous},
     "torn-inbox": {"Inbox": _Torn},
     "checksum-zero": {"checksum": _zero_checksum},
     "late-trail": {"TransmitSlots": _LateTrail},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcast.pgm.rate import TokenBucket
+from mcast.kernel import TokenBucket
 
 RATES = st.floats(1e4, 1e11)
 BURSTS = st.integers(1_000, 1 << 20)
