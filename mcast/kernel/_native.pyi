@@ -2,6 +2,8 @@ from mcast.kernel.reference import Baton as Baton
 from mcast.kernel.reference import Buffer as Buffer
 from mcast.kernel.reference import FrameDecoder as FrameDecoder
 from mcast.kernel.reference import Inbox as Inbox
+from mcast.kernel.reference import Intake as Intake
+from mcast.kernel.reference import Leftover as Leftover
 from mcast.kernel.reference import Message as Message
 from mcast.kernel.reference import ReceiveGate as ReceiveGate
 from mcast.kernel.reference import ReceiveSlots as ReceiveSlots

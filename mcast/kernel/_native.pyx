@@ -41,6 +41,8 @@ from cpython.list cimport (
     PyList_GetSlice,
     PyList_SET_ITEM,
 )
+from cpython.dict cimport PyDict_GetItem
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
@@ -153,6 +155,8 @@ __all__ = [
     "Buffer",
     "FrameDecoder",
     "Inbox",
+    "Intake",
+    "Leftover",
     "Message",
     "ReceiveGate",
     "ReceiveSlots",
@@ -171,10 +175,12 @@ __all__ = [
 
 Buffer = bytes | bytearray | memoryview
 Message = bytes | tuple[bytes, ...]
+Leftover = tuple[bytes, memoryview, int, int]
 
 cdef enum:
     ODATA = 0x04
     RDATA = 0x05
+    HEADER_BYTES = 16
     DATA_HEADER_BYTES = 24
     OFFSET_BYTES = 2
     NO_MESSAGE_START = 0xFFFF
@@ -227,6 +233,44 @@ cdef extern from "<sys/epoll.h>" nogil:
         epoll_data_t data
 
     int epoll_wait(int epoll_fd, epoll_event *events, int count, int timeout_ms)
+    int epoll_ctl(int epoll_fd, int operation, int fd, epoll_event *event)
+    const int EPOLL_CTL_MOD
+    const unsigned int EPOLLIN
+
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+
+    ctypedef unsigned long nfds_t
+    int ppoll(pollfd *fds, nfds_t count, const timespec *timeout, const void *mask)
+    const short POLLIN
+
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t write(int fd, const void *data, size_t size)
+    ssize_t read(int fd, void *data, size_t size)
+    int close(int fd)
+
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int value, int flags)
+    const int EFD_CLOEXEC
+    const int EFD_NONBLOCK
+
+
+cdef inline long long _now() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec * 1_000_000_000LL + now.tv_nsec
+
+
+cdef struct Lease:  # of a descriptor, by the loop thread to one that waits for messages
+    int fd
+    volatile int is_asleep  # the thread is in a system call and has it for as long as that takes
+    volatile long long used_ns
 
 
 cdef enum:
@@ -235,7 +279,13 @@ cdef enum:
     OFFER_BYTES = 1 << 18  # about a quarter of a millisecond's worth
     MESSAGE_WEIGHT_BYTES = 256  # what a message costs beside its bytes
     BATCH_WEIGHT_BYTES = 1 << 16
+    LEASE_COUNT = 64
+    LEASE_NS = 1_000_000  # at 10 Gbit/s, a third of the default rcvbuf
     PATIENCE = 2000  # yields of the processor, half a millisecond to two
+
+
+def _nothing():
+    pass
 
 
 @cython.final
@@ -247,46 +297,132 @@ cdef class Baton:
     cdef bint _is_tried
     cdef volatile int _is_wanted  # set without the lock, between the system call and getting it
     cdef long long _weight
+    cdef Lease *_leases[LEASE_COUNT]
+    cdef int _lease_count
+    cdef public long long due_ns
+    cdef public long long sleeps_until_ns
+    cdef public object wake
 
     def __cinit__(self, int epoll_fd):
         self._epoll_fd = epoll_fd
+        self.wake = _nothing
         self._is_precise = True
 
     def poll(self, long long timeout_ns):
         """As ``reference.Baton.poll``."""
         cdef epoll_event events[EVENT_COUNT]
-        cdef timespec limit
-        cdef long count = -1
-        cdef int code = 0
-        timeout_ns = max(0, timeout_ns)
-        limit.tv_sec = timeout_ns // 1_000_000_000
-        limit.tv_nsec = timeout_ns % 1_000_000_000
+        cdef long count
+        cdef int code, index
         with nogil:
-            if self._is_precise:
-                count = syscall(
-                    EPOLL_PWAIT2, <long>self._epoll_fd, events, <long>EVENT_COUNT, &limit,
-                    NULL, <size_t>8,
-                )
-                code = errno
-                # As in the reference: which errors say that the call is not to be had.
-                if count < 0 and (
-                    code == ENOSYS or code == EPERM or (code == EINVAL and not self._is_tried)
-                ):
-                    self._is_precise = False
-                self._is_tried = True
-            if not self._is_precise:
-                count = epoll_wait(
-                    self._epoll_fd, events, EVENT_COUNT,
-                    <int>min((timeout_ns + 999_999) // 1_000_000, 1 << 30),
-                )
-                code = errno
+            count = self._poll(events, timeout_ns)
+            code = errno
             self._is_wanted = 1
         self._is_wanted = 0
+        if self._lease_count:
+            self._take_back()
         if count < 0:
             if code == EINTR:
                 return []
             raise OSError(code, os.strerror(code))
         return [(events[index].data.fd, events[index].events) for index in range(count)]
+
+    cdef long _poll(self, epoll_event *events, long long timeout_ns) noexcept nogil:
+        """Sleep; without the interpreter lock, also where a lease was renewed meanwhile."""
+        cdef long long now_ns, end_ns, until_ns
+        cdef long count
+        if not self._lease_count:
+            return self._poll_once(events, timeout_ns)
+        now_ns = _now()
+        end_ns = now_ns + max(0, timeout_ns)
+        while True:
+            until_ns = min(end_ns, self._first_lapse(now_ns))
+            count = self._poll_once(events, until_ns - now_ns)
+            if count != 0:
+                return count
+            now_ns = _now()
+            if now_ns >= end_ns or self._first_lapse(now_ns) <= now_ns:
+                return 0
+
+    cdef long _poll_once(self, epoll_event *events, long long timeout_ns) noexcept nogil:
+        cdef timespec limit
+        cdef long count = -1
+        cdef int code
+        timeout_ns = max(0, timeout_ns)
+        limit.tv_sec = timeout_ns // 1_000_000_000
+        limit.tv_nsec = timeout_ns % 1_000_000_000
+        if self._is_precise:
+            count = syscall(
+                EPOLL_PWAIT2, <long>self._epoll_fd, events, <long>EVENT_COUNT, &limit,
+                NULL, <size_t>8,
+            )
+            code = errno
+            # As in the reference: which errors say that the call is not to be had.
+            if count < 0 and (
+                code == ENOSYS or code == EPERM or (code == EINVAL and not self._is_tried)
+            ):
+                self._is_precise = False
+            self._is_tried = True
+        if not self._is_precise:
+            count = epoll_wait(
+                self._epoll_fd, events, EVENT_COUNT,
+                <int>min((timeout_ns + 999_999) // 1_000_000, 1 << 30),
+            )
+        return count
+
+    cdef long long _first_lapse(self, long long now_ns) noexcept nogil:
+        cdef long long first_ns = now_ns + 1000 * LEASE_NS
+        cdef int index
+        for index in range(self._lease_count):
+            if self._leases[index].is_asleep:
+                first_ns = min(first_ns, now_ns + LEASE_NS)
+            else:
+                first_ns = min(first_ns, self._leases[index].used_ns + LEASE_NS)
+        return first_ns
+
+    cdef bint _lend(self, Lease *lease) noexcept:
+        """Leave a descriptor to the thread that asks; the loop thread is to be woken then."""
+        if self._lease_count == LEASE_COUNT or not self._watch(lease.fd, 0):
+            return False
+        lease.used_ns = _now()
+        self._leases[self._lease_count] = lease
+        self._lease_count += 1
+        return True
+
+    cdef bint _is_lent(self, Lease *lease) noexcept:
+        cdef int index
+        for index in range(self._lease_count):
+            if self._leases[index] == lease:
+                return True
+        return False
+
+    cdef void _end(self, Lease *lease) noexcept:
+        """Forget a lease without watching the descriptor again."""
+        cdef int index
+        for index in range(self._lease_count):
+            if self._leases[index] == lease:
+                self._lease_count -= 1
+                self._leases[index] = self._leases[self._lease_count]
+                return
+
+    cdef void _take_back(self) noexcept:
+        """Watch those descriptors again that nobody has been at for a while."""
+        cdef long long now_ns = _now()
+        cdef Lease *lease
+        cdef int index = 0
+        while index < self._lease_count:
+            lease = self._leases[index]
+            if not lease.is_asleep and now_ns >= lease.used_ns + LEASE_NS:
+                self._end(lease)
+                self._watch(lease.fd, EPOLLIN)
+            else:
+                index += 1
+
+    cdef bint _watch(self, int fd, uint32_t events) noexcept:
+        cdef epoll_event event
+        memset(&event, 0, sizeof(event))
+        event.events = events
+        event.data.fd = fd
+        return epoll_ctl(self._epoll_fd, EPOLL_CTL_MOD, fd, &event) == 0
 
     def spend(self, long long weight_bytes):
         """As ``reference.Baton.spend``."""
@@ -1137,7 +1273,9 @@ cdef class ReceiveSlots:
     cdef uint8_t _gsi[6]
     cdef dict _store
     cdef public long long duplicate_count
+    cdef public long long heard_ns
     cdef public long long lead
+    cdef public long long odd_from
     cdef public long long next
     cdef public long long packet_count
     cdef public long long payload_bytes
@@ -1155,6 +1293,7 @@ cdef class ReceiveSlots:
         memcpy(self._ports, raw + 6, 2)
         mcast_put16(self._ports + 2, <uint16_t>dport)
         self._store = {}
+        self.odd_from = -1
         self.decoder = decoder
         self.next = first_sqn
         self.lead = first_sqn - 1
@@ -1173,30 +1312,34 @@ cdef class ReceiveSlots:
     ):
         """As ``reference.ReceiveSlots.take_in_order``."""
         cdef Py_buffer buffer
-        cdef const uint8_t *packet
-        cdef Py_ssize_t length
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
-            while 0 <= start < buffer.len:
-                packet = <const uint8_t *>buffer.buf + start
-                length = min(segment_bytes, buffer.len - start)
-                if (
-                    not self._is_plain(packet, length)
-                    or mcast_get32(packet + 16) != <uint32_t>self.next
-                ):
-                    break
-                self._count(packet)
-                self.decoder._decode(
-                    packet + DATA_HEADER_BYTES, length - DATA_HEADER_BYTES, out
-                )
-                self.lead = max(self.lead, self.next)
-                self.next += 1
-                start += length
-                if self._store and self.next in self._store:
-                    break
-            return min(start, buffer.len)
+            return self._take(<const uint8_t *>buffer.buf, buffer.len, start, segment_bytes, out)
         finally:
             PyBuffer_Release(&buffer)
+
+    cdef Py_ssize_t _take(
+        self, const uint8_t *data, Py_ssize_t size, Py_ssize_t start, Py_ssize_t segment_bytes,
+        list out
+    ) except -1:
+        cdef const uint8_t *packet
+        cdef Py_ssize_t length
+        while 0 <= start < size:
+            packet = data + start
+            length = min(segment_bytes, size - start)
+            if (
+                not self._is_plain(packet, length)
+                or mcast_get32(packet + 16) != <uint32_t>self.next
+            ):
+                break
+            self._count(packet)
+            self.decoder._decode(packet + DATA_HEADER_BYTES, length - DATA_HEADER_BYTES, out)
+            self.lead = max(self.lead, self.next)
+            self.next += 1
+            start += length
+            if self._store and self.next in self._store:
+                break
+        return min(start, size)
 
     def store_run(
         self, data, Py_ssize_t start, Py_ssize_t segment_bytes, long long stored_bytes_limit
@@ -1348,12 +1491,6 @@ cdef extern from "<sys/socket.h>" nogil:
     const int MSG_TRUNC
     const int SOL_SOCKET
 
-cdef inline long long _now() noexcept:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return now.tv_sec * 1_000_000_000LL + now.tv_nsec
-
-
 cdef enum:  # as in reference_io.py
     SOL_UDP = 17
     SO_RXQ_OVFL = 40
@@ -1391,6 +1528,8 @@ cdef class UdpReader:
     cdef iovec *_iovecs
     cdef uint8_t *_names
     cdef uint8_t *_control
+    cdef long long _overflow  # the last that was noted, and for whom
+    cdef int _overflow_fd
     cdef bytes _last_source  # most datagrams come from where the one before came from
 
     def __cinit__(self, long long batch_count=32, long long buffer_bytes=65_536):
@@ -1409,6 +1548,7 @@ cdef class UdpReader:
         if not (self._headers and self._iovecs and self._names and self._control):
             raise MemoryError
         self._last_source = b""
+        self._overflow = -1
         self._slabs = []
         for index in range(batch_count):
             slab = _Slab.__new__(_Slab)
@@ -1431,57 +1571,68 @@ cdef class UdpReader:
 
     def read(self, int fd):
         """As ``reference_io.UdpReader.read``."""
-        cdef int count, index
-        cdef long long overflow = -1
-        cdef uint32_t value = 0
-        cdef uint32_t segment_bytes
-        cdef unsigned int length
-        cdef int flags
-        cdef msghdr *header
-        cdef cmsghdr *control
-        cdef _Slab slab
+        cdef int index
+        cdef Py_ssize_t length
+        cdef Py_ssize_t segment_bytes
         cdef list received = []
-        count = recvmmsg(fd, self._headers, self._batch_count, MSG_DONTWAIT, NULL)
+        for index in range(self._receive(fd, self._batch_count)):
+            length = self._datagram(fd, index, &segment_bytes)
+            if length:
+                received.append((self._source(index), self._view(index, length), segment_bytes))
+        return received
+
+    cdef int _receive(self, int fd, unsigned int limit) except -1:
+        cdef int count = recvmmsg(
+            fd, self._headers, min(limit, self._batch_count), MSG_DONTWAIT, NULL
+        )
         if count < 0:
             if errno == EAGAIN:
-                return received
+                return 0
             _raise(errno)
-        for index in range(count):
-            header = &self._headers[index].msg_hdr
-            length = self._headers[index].msg_len
-            flags = header.msg_flags
-            if flags & (MSG_TRUNC | MSG_CTRUNC):
-                self.truncated_count += 1
-                self._renew(header)
-                continue
-            segment_bytes = 0
-            control = CMSG_FIRSTHDR(header)
-            while control != NULL:
-                if control.cmsg_len >= CMSG_LEN(sizeof(uint32_t)):
-                    memcpy(&value, CMSG_DATA(control), sizeof(uint32_t))
-                    if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
-                        segment_bytes = value
-                    elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SO_RXQ_OVFL:
-                        overflow = value
-                control = CMSG_NXTHDR(header, control)
+        return count
+
+    cdef Py_ssize_t _datagram(self, int fd, int index, Py_ssize_t *segment_bytes) except -1:
+        """Length of what came at ``index``, 0 if that is to be dropped; call it once for each."""
+        cdef uint32_t value = 0
+        cdef long long overflow = -1
+        cdef msghdr *header = &self._headers[index].msg_hdr
+        cdef Py_ssize_t length = self._headers[index].msg_len
+        cdef int flags = header.msg_flags
+        cdef cmsghdr *control
+        if flags & (MSG_TRUNC | MSG_CTRUNC):
+            self.truncated_count += 1
             self._renew(header)
-            if length == 0:
-                self.empty_count += 1
-                continue
-            slab = <_Slab>self._slabs[index]
-            slab.size = length
-            received.append((
-                self._source(index),
-                PyMemoryView_FromObject(slab),
-                <object>(segment_bytes if segment_bytes else length),
-            ))
-        if overflow >= 0:
+            return 0
+        segment_bytes[0] = 0
+        control = CMSG_FIRSTHDR(header)
+        while control != NULL:
+            if control.cmsg_len >= CMSG_LEN(sizeof(uint32_t)):
+                memcpy(&value, CMSG_DATA(control), sizeof(uint32_t))
+                if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
+                    segment_bytes[0] = value
+                elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SO_RXQ_OVFL:
+                    overflow = value
+            control = CMSG_NXTHDR(header, control)
+        self._renew(header)
+        if overflow >= 0 and (overflow != self._overflow or fd != self._overflow_fd):
+            self._overflow = overflow
+            self._overflow_fd = fd
             self.overflows[fd] = overflow
-        return received
+        if length == 0:
+            self.empty_count += 1
+        elif segment_bytes[0] == 0:
+            segment_bytes[0] = length
+        return length
+
+    cdef object _view(self, int index, Py_ssize_t length):
+        cdef _Slab slab = <_Slab>self._slabs[index]
+        slab.size = length
+        return PyMemoryView_FromObject(slab)
 
     def forget(self, int fd):
         """As ``reference_io.UdpReader.forget``."""
         self.overflows.pop(fd, None)
+        self._overflow = -1
 
     cdef inline void _renew(self, msghdr *header) noexcept:
         """Put back what the kernel overwrites with each datagram."""
@@ -1859,6 +2010,9 @@ cdef class Inbox:
     cdef Py_ssize_t _count
     cdef public bint hold
     cdef public Baton baton
+    cdef public Intake intake
+    cdef public Py_ssize_t limit
+    cdef readonly long long put_count
 
     def __cinit__(self):
         self._chunks = deque()
@@ -1869,9 +2023,14 @@ cdef class Inbox:
 
     def put(self, list messages not None):
         """As ``reference.Inbox.put``."""
+        self._put(messages)
+
+    cdef inline int _put(self, list messages) except -1:
         if PyList_GET_SIZE(messages):
             self._chunks.append(messages)
             self._count += PyList_GET_SIZE(messages)
+            self.put_count += PyList_GET_SIZE(messages)
+        return 0
 
     def put_error(self, error not None):
         """As ``reference.Inbox.put_error``."""
@@ -1952,6 +2111,343 @@ cdef class Inbox:
         return 0
 
 
+cdef enum:
+    LARGE_BYTES = 1 << 14
+    LARGE_READS = 2  # runs of up to 64 KiB: what is handed on should still be in the cache
+    KEY_BYTES = 24
+    SPINS_PER_LOOK = 64
+    TRY_NS = 1_000_000
+
+cdef object TRY_S = 0.001
+
+
+cdef enum Waited:
+    LONG_WAY = -1
+    TIMED_OUT = 0
+    READY = 1
+
+
+@cython.final
+cdef class Intake:
+    """As ``reference.Intake``; this one does wait."""
+
+    cdef UdpReader _reader
+    cdef Inbox _inbox
+    cdef Baton _baton
+    cdef dict _streams
+    cdef object _acquire
+    cdef object _release
+    cdef object _rest
+    cdef object _overrun
+    cdef object _settled
+    cdef object _driver
+    cdef object _drive
+    cdef object _give_up
+    cdef bint _spins
+    cdef Lease *_lease
+    cdef int _bell_fd
+    cdef bint _is_led
+    cdef bint _was_large
+    cdef bytes _key
+    cdef uint8_t _raw_key[KEY_BYTES]
+    cdef public bint is_open
+    cdef public bint is_stale
+    cdef readonly Py_ssize_t size_bytes
+
+    def __cinit__(
+        self, int fd, Inbox inbox not None, dict streams not None, *, lock, Baton baton not None,
+        rest, overrun, settled, driver=None
+    ):
+        self._bell_fd = -1
+        self._lease = <Lease *>PyMem_RawCalloc(1, sizeof(Lease))
+        if self._lease == NULL:
+            raise MemoryError
+        self._lease.fd = fd
+        self._reader = UdpReader(16)
+        self._inbox = inbox
+        self._baton = baton
+        self._streams = streams
+        self._acquire = lock.acquire
+        self._release = lock.release
+        self._rest = rest
+        self._overrun = overrun
+        self._settled = settled
+        self._driver = driver
+        if driver is not None:
+            self._drive = driver.lock.acquire
+            self._give_up = driver.lock.release
+            self._spins = driver.spins
+        self._key = b""
+        self.is_open = True
+
+    def __dealloc__(self):
+        if self._baton is not None and self._lease != NULL:
+            self._baton._end(self._lease)
+        if self._bell_fd >= 0:
+            close(self._bell_fd)
+        PyMem_RawFree(self._lease)
+
+    @property
+    def overflow_count(self):
+        """As ``reference.Intake.overflow_count``."""
+        return self._reader.overflows.get(self._lease.fd, 0)
+
+    def read(self, long long now_ns):
+        """As ``reference.Intake.read``."""
+        return self._read(now_ns)
+
+    def wait(self, long long timeout_ns):
+        """As ``reference.Intake.wait``."""
+        cdef Waited waited = self._wait(timeout_ns)
+        return None if waited == LONG_WAY else waited == READY
+
+    def ring(self):
+        """As ``reference.Intake.ring``."""
+        cdef uint64_t one = 1
+        if self._lease.is_asleep and self._bell_fd >= 0:
+            write(self._bell_fd, &one, sizeof(one))
+
+    def close(self):
+        """As ``reference.Intake.close``."""
+        self.is_open = False
+        self._baton._end(self._lease)
+        self.ring()
+        if self._bell_fd >= 0:
+            close(self._bell_fd)  # a thread asleep with it has heard it by now
+            self._bell_fd = -1
+
+    cdef list _read(self, long long now_ns):
+        cdef UdpReader reader = self._reader
+        cdef list leftovers = None
+        cdef int count, index
+        cdef Py_ssize_t length, start
+        cdef Py_ssize_t segment_bytes
+        self.size_bytes = 0
+        count = reader._receive(
+            self._lease.fd, LARGE_READS if self._was_large else reader._batch_count
+        )
+        for index in range(count):
+            length = reader._datagram(self._lease.fd, index, &segment_bytes)
+            if length == 0:
+                continue
+            self.size_bytes += length
+            start = 0
+            if leftovers is None:
+                start = self._take(now_ns, index, length, segment_bytes)
+                if start < 0:
+                    continue
+                leftovers = []
+            leftovers.append((
+                reader._source(index), reader._view(index, length), segment_bytes, start
+            ))
+        self._was_large = count > 0 and self.size_bytes >= count * LARGE_BYTES
+        return [] if leftovers is None else leftovers
+
+    cdef Py_ssize_t _take(
+        self, long long now_ns, int index, Py_ssize_t length, Py_ssize_t segment_bytes
+    ) except -2:
+        """Take plain packets of a run; where the rest begins, -1 if there is none."""
+        cdef const uint8_t *data
+        cdef ReceiveSlots slots
+        cdef FrameDecoder decoder
+        cdef PyObject *found
+        cdef list messages
+        cdef long long odd_count, first
+        cdef Py_ssize_t start
+        if length < HEADER_BYTES:
+            return 0
+        data = (<_Slab>self._reader._slabs[index]).data
+        self._find_key(index, data)
+        found = PyDict_GetItem(self._streams, self._key)
+        if found == NULL:
+            return 0
+        slots = <ReceiveSlots>found
+        decoder = slots.decoder
+        odd_count = decoder.too_long_count + decoder.malformed_count
+        first = slots.next
+        messages = []
+        start = slots._take(data, length, 0, segment_bytes, messages)
+        if start:
+            slots.heard_ns = now_ns
+        if self._inbox._count + PyList_GET_SIZE(messages) > self._inbox.limit:
+            self._overrun(self._key, messages, first, slots.next - 1)
+        else:
+            self._inbox._put(messages)
+        if decoder.too_long_count + decoder.malformed_count != odd_count:
+            slots.odd_from = first
+            return start
+        return -1 if start == length else start
+
+    cdef int _find_key(self, int index, const uint8_t *data) except -1:
+        """Source address and TSI, in the same bytes object as long as they stay the same."""
+        cdef uint8_t raw[KEY_BYTES]
+        cdef const uint8_t *name = self._reader._names + index * SOCKADDR_BYTES
+        cdef Py_ssize_t size = 4
+        cdef sa_family_t family = 0
+        memcpy(&family, name, sizeof(family))
+        if family == AF_INET:
+            memcpy(raw, name + 4, 4)
+        else:
+            size = 16
+            memcpy(raw, name + 8, 16)
+        memcpy(raw + size, data + 8, 6)
+        memcpy(raw + size + 6, data, 2)
+        size += 8
+        if PyBytes_GET_SIZE(self._key) != size or memcmp(PyBytes_AS_STRING(self._key), raw, size):
+            self._key = PyBytes_FromStringAndSize(<const char *>raw, size)
+        return 0
+
+    cdef Waited _wait(self, long long timeout_ns) except? LONG_WAY:
+        cdef long long deadline_ns = NEVER
+        cdef Waited waited
+        if self._is_led or self._inbox.hold or not self.is_open or timeout_ns == 0:
+            return LONG_WAY
+        if timeout_ns > 0:
+            deadline_ns = _now() + min(timeout_ns, NEVER // 2)
+        self._is_led = True
+        try:
+            if self._driver is None:
+                waited = self._wait_beside_loop(deadline_ns)
+            else:
+                waited = self._wait_driving(deadline_ns)
+        finally:
+            self._is_led = False
+        return waited
+
+    cdef Waited _wait_beside_loop(self, long long deadline_ns) except? LONG_WAY:
+        cdef Lease *lease = self._lease
+        cdef pollfd fds[2]
+        cdef timespec limit
+        cdef timespec *until
+        cdef long long left_ns
+        cdef uint64_t rings
+        cdef int count, code, took
+        if self._bell_fd < 0:
+            self._bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+            if self._bell_fd < 0:
+                return LONG_WAY
+        if not self._baton._is_lent(lease):
+            if not self._baton._lend(lease):
+                return LONG_WAY
+            self._baton.wake()  # the loop thread has to know
+        while True:
+            took = self._pump()
+            lease.used_ns = _now()
+            if self._inbox._count:
+                return READY
+            if took < 0:
+                return LONG_WAY
+            if took > 0:
+                continue
+            if not self.is_open or self._inbox.hold:
+                return LONG_WAY
+            until = NULL
+            if deadline_ns != NEVER:
+                left_ns = deadline_ns - lease.used_ns
+                if left_ns <= 0:
+                    return TIMED_OUT
+                limit.tv_sec = left_ns // 1_000_000_000
+                limit.tv_nsec = left_ns % 1_000_000_000
+                until = &limit
+            fds[0].fd = lease.fd
+            fds[1].fd = self._bell_fd
+            fds[0].events = fds[1].events = POLLIN
+            fds[0].revents = fds[1].revents = 0
+            lease.is_asleep = 1
+            with nogil:
+                count = ppoll(fds, 2, until, NULL)
+                code = errno
+                lease.used_ns = _now()
+            lease.is_asleep = 0
+            if count < 0:
+                if code != EINTR:
+                    return LONG_WAY
+                PyErr_CheckSignals()
+            elif fds[1].revents:
+                if self._bell_fd >= 0:
+                    read(self._bell_fd, &rings, sizeof(rings))
+                return LONG_WAY
+
+    cdef Waited _wait_driving(self, long long deadline_ns) except? LONG_WAY:
+        cdef Baton baton = self._baton
+        cdef epoll_event events[EVENT_COUNT]
+        cdef long long now_ns
+        cdef unsigned int spin_count = 0
+        cdef long count = 0
+        cdef int took
+        if self._drive(False) is not True:
+            return LONG_WAY
+        try:
+            while True:
+                took = self._pump()
+                if self._inbox._count:
+                    return READY
+                if took < 0:
+                    return LONG_WAY
+                if took > 0:
+                    continue
+                if not self.is_open or self._inbox.hold:
+                    return LONG_WAY
+                now_ns = _now()
+                if now_ns >= baton.due_ns:
+                    self._driver.turn()
+                elif now_ns >= deadline_ns:
+                    return TIMED_OUT
+                elif self._spins:
+                    spin_count += 1
+                    if spin_count % SPINS_PER_LOOK == 0:
+                        with nogil:
+                            count = baton._poll_once(events, 0)
+                        PyErr_CheckSignals()
+                        if self._are_others(events, count):
+                            self._driver.turn()
+                else:
+                    baton.sleeps_until_ns = min(deadline_ns, baton.due_ns)
+                    with nogil:
+                        count = baton._poll_once(events, min(deadline_ns, baton.due_ns) - now_ns)
+                    baton.sleeps_until_ns = 0
+                    if count < 0:
+                        PyErr_CheckSignals()
+                    elif self._are_others(events, count):
+                        self._driver.turn()
+        finally:
+            self._give_up()
+
+    cdef bint _are_others(self, epoll_event *events, long count) noexcept:
+        cdef long index
+        for index in range(count):
+            if events[index].data.fd != self._lease.fd:
+                return True
+        return False
+
+    cdef int _pump(self) except? -1:
+        """Read once, under the lock: 1 if something came, 0 if not, -1 if that cannot be now."""
+        cdef list rest
+        cdef long long now_ns
+        cdef bint is_odd = False
+        if self._acquire(False) is not True and self._acquire(True, TRY_S) is not True:
+            return -1
+        try:
+            if not self.is_open:
+                return -1
+            now_ns = _now()
+            if self.is_stale:
+                is_odd = True
+                self._rest(now_ns, [])
+            try:
+                rest = self._read(now_ns)
+            except OSError:
+                return 1  # such as ECONNREFUSED, reported once
+            if rest:
+                is_odd = True
+                self._rest(now_ns, rest)
+        finally:
+            self._release()
+        if is_odd:
+            self._settled()
+        return self.size_bytes > 0
+
+
 @cython.final
 cdef class ReceiveGate:
     """As ``reference.ReceiveGate``."""
@@ -1965,11 +2461,18 @@ cdef class ReceiveGate:
 
     def recv(self, flags=0, *, timeout=None):
         """As ``reference.ReceiveGate.recv``."""
-        cdef Baton baton
-        message = self._inbox._get_plain()
-        if message is None:
-            return self._slow(flags, timeout=timeout)
-        baton = self._inbox.baton
-        if baton is not None:
-            baton._spend(PyBytes_GET_SIZE(message) + MESSAGE_WEIGHT_BYTES)
+        cdef Inbox inbox = self._inbox
+        message = inbox._get_plain()
+        while message is None:
+            if (
+                timeout is not None
+                or flags is not ZERO
+                or inbox._count
+                or inbox.intake is None
+                or inbox.intake._wait(-1) != READY
+            ):
+                return self._slow(flags, timeout=timeout)
+            message = inbox._get_plain()
+        if inbox.baton is not None:
+            inbox.baton._spend(PyBytes_GET_SIZE(message) + MESSAGE_WEIGHT_BYTES)
         return message

@@ -31,6 +31,7 @@ from mcast.kernel.reference_frames import (
     parts_of,
 )
 from mcast.kernel.reference_gates import Inbox, ReceiveGate, SendGate
+from mcast.kernel.reference_intake import Intake, Leftover
 from mcast.kernel.reference_io import Baton, UdpReader, UdpWriter
 from mcast.kernel.reference_pace import SendSchedule, TokenBucket
 
@@ -39,6 +40,8 @@ __all__ = [
     "Buffer",
     "FrameDecoder",
     "Inbox",
+    "Intake",
+    "Leftover",
     "Message",
     "ReceiveGate",
     "ReceiveSlots",
@@ -324,8 +327,10 @@ class ReceiveSlots:
         "_store",
         "decoder",
         "duplicate_count",
+        "heard_ns",
         "lead",
         "next",
+        "odd_from",
         "packet_count",
         "payload_bytes",
         "repair_count",
@@ -343,6 +348,10 @@ class ReceiveSlots:
         """First packet not yet decoded."""
         self.lead = first_sqn - 1
         """Highest packet known to exist, from data or, set by the caller, from an SPM or NCF."""
+        self.heard_ns = 0
+        """When the source was last heard, by whoever reads."""
+        self.odd_from = -1
+        """First packet of a run whose messages were not all good, or -1 (see ``Intake``)."""
         self.stored_bytes = 0
         """Bytes held in early packets."""
         self.packet_count = 0

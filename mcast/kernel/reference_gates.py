@@ -17,6 +17,7 @@ from mcast.kernel.reference_pace import SendSchedule
 
 if TYPE_CHECKING:
     from mcast.kernel.reference import TransmitSlots
+    from mcast.kernel.reference_intake import Intake
 
 __all__ = ["Inbox", "ReceiveGate", "SendGate"]
 
@@ -74,7 +75,7 @@ class Inbox:
     and, where ``put_error`` says so, exceptions to be raised in their place.
     """
 
-    __slots__ = ("_items", "_mutex", "baton", "hold")
+    __slots__ = ("_items", "_mutex", "baton", "hold", "intake", "limit", "put_count")
 
     def __init__(self) -> None:
         self._items: deque[Message | Exception] = deque()
@@ -83,6 +84,12 @@ class Inbox:
         """While true a ``ReceiveGate`` always takes the long way."""
         self.baton: Baton | None = None
         """Told of what is taken out."""
+        self.limit = 0
+        """Most messages that may wait, for whoever puts; the inbox takes what it is given."""
+        self.put_count = 0
+        """Messages ever put."""
+        self.intake: Intake | None = None
+        """Where a ``ReceiveGate`` may wait for more, if the inbox has one source only."""
 
     def __len__(self) -> int:
         return len(self._items)
@@ -91,6 +98,7 @@ class Inbox:
         """Add messages; the list belongs to the inbox from now on."""
         with self._mutex:
             self._items.extend(messages)
+            self.put_count += len(messages)
 
     def put_error(self, error: Exception) -> None:
         """Add an exception to be raised in its turn."""

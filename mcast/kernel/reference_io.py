@@ -23,6 +23,8 @@ import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
 __all__ = ["Baton", "UdpReader", "UdpWriter"]
@@ -424,6 +426,12 @@ class Baton:
         self._events = (_EpollEvent * _EVENT_COUNT)()
         self._is_precise = True
         self._is_tried = False
+        self.due_ns = 0
+        """In a loop without a thread: when it has something to do, 0 if at once."""
+        self.sleeps_until_ns = 0
+        """Until when whoever does the loop's work sleeps; 0 while it is awake."""
+        self.wake: Callable[[], None] = lambda: None
+        """Wakes it."""
 
     def poll(self, timeout_ns: int) -> list[tuple[int, int]]:
         """Descriptors that are ready, as (fd, mask), up to 64; [] when the time is over.

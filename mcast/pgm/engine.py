@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
-from mcast.kernel import Buffer, TokenBucket, TopicFilter
+from mcast.kernel import Buffer, ReceiveSlots, TokenBucket, TopicFilter
 from mcast.options import SocketOptions
 from mcast.pgm.events import GROUP, EngineEvent, Transmit
 from mcast.pgm.nak import NakBudget
@@ -31,6 +31,7 @@ from mcast.pgm.packet import (
     Spm,
     parse_untrusted,
     tsi_of,
+    tsi_text,
 )
 from mcast.pgm.receiver import Receiver
 from mcast.pgm.source import Source
@@ -82,6 +83,9 @@ class PgmEngine:
         self._dice = dice
         self._filter = topic_filter
         self._peers: dict[bytes, Receiver] = {}
+        self.streams: dict[bytes, ReceiveSlots] = {}
+        """Windows of the sources whose stream has nothing out of the ordinary, by packed address
+        and TSI: an ``Intake`` may give them packets. Right whenever ``take_events`` was called."""
         self._touched: dict[Receiver, None] = {}
         self._events: list[EngineEvent] = []
         self._transmits: list[Transmit] = []
@@ -119,16 +123,24 @@ class PgmEngine:
     # Input.
 
     def handle_datagrams(
-        self, now_ns: int, address: bytes, data: memoryview, segment_bytes: int, to_group: bool
+        self,
+        now_ns: int,
+        address: bytes,
+        data: memoryview,
+        segment_bytes: int,
+        to_group: bool,
+        start: int = 0,
     ) -> None:
         """Take one datagram, or a run of ``segment_bytes`` each, that came from ``address``.
 
-        ``to_group`` tells whether it was sent to the group or to us alone. Nothing of ``data`` is
-        kept.
+        ``to_group`` tells whether it was sent to the group or to us alone; what lies before
+        ``start`` was taken by an ``Intake``. Nothing of ``data`` is kept.
         """
-        start, size = 0, len(data)
+        size = len(data)
         if not size:
             self.counters.malformed["truncated"] += 1
+        elif start and (receiver := self._peers.get(address + tsi_of(data))) is not None:
+            self._touch(receiver)
         while start < size:
             packet = data[start : start + segment_bytes]
             if len(packet) < HEADER_BYTES:
@@ -137,7 +149,7 @@ class PgmEngine:
             tsi = tsi_of(packet)
             receiver = self._peers.get(address + tsi)
             if receiver is not None:
-                self._touched[receiver] = None
+                self._touch(receiver)
                 if packet[4] in (ODATA, RDATA):
                     after = receiver.handle_run(now_ns, data, start, segment_bytes)
                     if after > start:
@@ -159,7 +171,7 @@ class PgmEngine:
             return
         for key, receiver in list(self._peers.items()):
             if now_ns >= receiver.next_timeout_ns:
-                self._touched[receiver] = None
+                self._touch(receiver)
                 receiver.handle_timeout(now_ns)
                 if now_ns >= receiver.heard_ns + self._timers.peer_expiry_ns:
                     self._forget(key)
@@ -182,6 +194,11 @@ class PgmEngine:
         for receiver in self._touched:
             receiver.flush()
             self._peers_due_ns = min(self._peers_due_ns, receiver.next_timeout_ns)
+            key = receiver.address + receiver.tsi
+            if receiver.is_plain and self._peers.get(key) is receiver:
+                self.streams[key] = receiver.slots
+            else:
+                self.streams.pop(key, None)
         self._touched.clear()
         if not self._events:
             return []
@@ -216,6 +233,15 @@ class PgmEngine:
                 "txw_lead": lead,
             }
         return snapshot
+
+    def name_of(self, key: bytes) -> str:
+        """What events call the source with this packed address and TSI."""
+        return tsi_text(key[-8:])
+
+    def _touch(self, receiver: Receiver) -> None:
+        if receiver not in self._touched:
+            self._touched[receiver] = None
+            receiver.resume()
 
     # Who gets what.
 
@@ -284,12 +310,12 @@ class PgmEngine:
         if isinstance(body, Nak):
             receiver = self._peers.get(body.source_nla + tsi)
             if receiver is not None and packet.header.type == NAK:
-                self._touched[receiver] = None
+                self._touch(receiver)
                 receiver.handle_peer_nak(now_ns, packet)
             return
         for receiver in self._peers.values():
             if receiver.tsi == tsi:
-                self._touched[receiver] = None
+                self._touch(receiver)
                 receiver.handle_peer_spmr(now_ns)
 
     def _join(self, now_ns: int, address: bytes, tsi: bytes, packet: Packet) -> Receiver | None:
@@ -349,6 +375,7 @@ class PgmEngine:
 
     def _forget(self, key: bytes) -> None:
         receiver = self._peers.pop(key)
+        self.streams.pop(key, None)
         self._retired.update(receiver.counts())
 
     # Shortcuts for the local source.

@@ -110,7 +110,7 @@ class Receiver:
         self._suspect_sqn: int | None = None
         self._suspect_count = 0
         self._joined_ns = now_ns
-        self._heard_ns = now_ns
+        self._slots.heard_ns = now_ns
         self._spmr_at_ns = now_ns + timers.spmr_ivl_ns + self._dice.randrange(timers.spmr_ivl_ns)
         self._spmr_tries = 0
         self._unicast_works = False
@@ -129,12 +129,12 @@ class Receiver:
     @property
     def heard_ns(self) -> int:
         """When any packet of this source last came."""
-        return self._heard_ns
+        return self._slots.heard_ns
 
     @property
     def next_timeout_ns(self) -> int:
         """When ``handle_timeout`` has something to do; early is harmless."""
-        expiry_ns = self._heard_ns + self._timers.peer_expiry_ns
+        expiry_ns = self._slots.heard_ns + self._timers.peer_expiry_ns
         if self.is_over:
             return expiry_ns
         return min(expiry_ns, self._spmr_at_ns, self._gaps.next_timeout_ns)
@@ -155,6 +155,29 @@ class Receiver:
         for name, count in self._retired.items():
             counts[name] += count
         return counts
+
+    @property
+    def slots(self) -> ReceiveSlots:
+        """The window."""
+        return self._slots
+
+    @property
+    def is_plain(self) -> bool:
+        """True while packets in sequence need nothing but decoding; ask after ``flush``."""
+        return not (
+            self._gaps
+            or self._slots.stored_count
+            or self._final_sqn is not None
+            or self.is_over
+            or self._slots.lead >= self._slots.next
+        )
+
+    def resume(self) -> None:
+        """Go on where an ``Intake`` has left the window."""
+        if not self._out:
+            odd_from = self._slots.odd_from
+            self._out_first = self._slots.next if odd_from < 0 else odd_from
+            self._slots.odd_from = -1
 
     # Input.
 
@@ -332,7 +355,7 @@ class Receiver:
 
     def handle_timeout(self, now_ns: int) -> None:
         """Whatever is due: NAKs, SPMR, giving up, expiry. Safe early, late and twice."""
-        if now_ns >= self._heard_ns + self._timers.peer_expiry_ns:
+        if now_ns >= self._slots.heard_ns + self._timers.peer_expiry_ns:
             if not self.is_over:
                 self._end(now_ns, "expired", tail_unknown=True)
             return
@@ -366,11 +389,11 @@ class Receiver:
     def _hear(self, now_ns: int) -> None:
         """Note the time, and which lead has been known for long enough not to be overtaken by."""
         if now_ns - self._marked_ns >= _OVERTAKING_NS:
-            was_quiet = now_ns - self._heard_ns >= _OVERTAKING_NS
+            was_quiet = now_ns - self._slots.heard_ns >= _OVERTAKING_NS
             self._settled_lead = self._slots.lead if was_quiet else self._marked_lead
             self._marked_lead = self._slots.lead
             self._marked_ns = now_ns
-        self._heard_ns = now_ns
+        self._slots.heard_ns = now_ns
 
     def _contradicts(self, packet: Packet, body: Spm, spm_sqn: int) -> bool:
         """True if the SPM does not fit the stream as it is known: stale, forged, or a new one's."""
@@ -585,6 +608,7 @@ class Receiver:
             self._decoder.topic_filter, self._options.max_msg_size, self._options.max_parts
         )
         self._slots = ReceiveSlots(self.tsi, self._dport, self._decoder, first)
+        self._slots.heard_ns = now_ns
         self._gaps = GapList(self._timers, self._dice)
         self._fragments.reset()
         self._apdu_drops = self._malformed_told = self._too_long_told = 0
@@ -596,6 +620,5 @@ class Receiver:
         self._settled_lead = self._marked_lead = first - 1
         self._suspect_sqn = None
         self._final_sqn = None
-        self._heard_ns = now_ns
         self.is_over = False
         self._events.append(PeerRestarted(self.name, first))

@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
+from math import log
 from random import Random
 from threading import Event as Flag
 from threading import Lock, current_thread
@@ -26,12 +27,21 @@ from typing import Final
 
 from mcast.endpoint import MulticastEndpoint
 from mcast.errors import Again, ClosedError, OptionError, TransportError
-from mcast.kernel import Buffer, SendGate, TopicFilter, UdpReader, UdpWriter
+from mcast.kernel import (
+    Buffer,
+    Intake,
+    Leftover,
+    Message,
+    SendGate,
+    TopicFilter,
+    UdpReader,
+    UdpWriter,
+)
 from mcast.net.interfaces import Interface, resolve_interface
 from mcast.net.multicast import MulticastSockets
 from mcast.net.udp import packed_address, packed_sockaddr
 from mcast.options import DEFAULT_MAXTPDU_BYTES, SocketOptions
-from mcast.pgm import PgmEngine, Transmit
+from mcast.pgm import Messages, PgmEngine, Transmit
 from mcast.pgm.events import GROUP
 from mcast.runtime.loop import Loop
 from mcast.runtime.queues import ReceiveQueue, Waiters
@@ -105,6 +115,8 @@ class MulticastLink:
         self._backlog: deque[Transmit] = deque()
         self._addresses: dict[bytes, bytes] = {}
         self._port = endpoint.port
+        self.intake: Intake | None = None
+        """A subscriber's way in; for a socket with one endpoint only to wait at."""
         self._stage = _Stage.OPEN
         self._give_up_ns = _NEVER
         self._finished_ns = _NEVER
@@ -147,6 +159,19 @@ class MulticastLink:
         except BaseException:  # such as MemoryError: the transmit window may take gigabytes
             self._sockets.close()
             raise
+        if queue is not None:
+            self.intake = Intake(
+                self._group_fd,
+                queue.inbox,
+                # Seeded loss wants to see each packet.
+                self._engine.streams if self._dropper is None else {},
+                lock=self._lock,
+                baton=loop.baton,
+                rest=self._take_rest_beside_loop,
+                overrun=self._overrun,
+                settled=self._settled,
+                driver=loop.driver,
+            )
         with self._lock:
             self._transmit()
         fds = [self._group_fd]
@@ -245,8 +270,12 @@ class MulticastLink:
         """
         self._make_filter = make
         self._filter_wanted += 1
+        if self.intake is not None:
+            self.intake.is_stale = True
 
     def _update_filter(self) -> None:
+        if self.intake is not None:
+            self.intake.is_stale = False
         if self._filter_used != self._filter_wanted:
             self._filter_used = self._filter_wanted  # first: what changes meanwhile is for later
             self._engine.set_filter(self._make_filter())
@@ -280,6 +309,8 @@ class MulticastLink:
         if self._stage is _Stage.OPEN:
             self._is_quiet = quietly
             self._stage = _Stage.DRAINING
+            if self.intake is not None:
+                self.intake.is_open = False
             self.close_gate()
             self._give_up_ns = give_up_ns
             self._engine.flush(monotonic_ns())
@@ -289,6 +320,8 @@ class MulticastLink:
         """In a forked child: close the descriptors, send nothing, take no lock."""
         self._stage = _Stage.CLOSED
         self.close_gate()
+        if self.intake is not None:
+            self.intake.is_open = False
         self._sockets.close()
 
     def stats(self) -> Snapshot:
@@ -297,7 +330,7 @@ class MulticastLink:
             snapshot = self._engine.stats()
         overflow_count = self._overflow_count
         if overflow_count is None:
-            overflow_count = self._loop.overflow_count(self._group_fd)
+            overflow_count = self._count_overflows()
         snapshot["rcvbuf_overflows"] = overflow_count
         snapshot["send_backlog"] = len(self._backlog)
         snapshot["gso"] = int(self._writer.gso)
@@ -308,6 +341,11 @@ class MulticastLink:
         if self._dropper is not None:
             snapshot["dropped_for_test"] = self._dropper.dropped_count
         return snapshot
+
+    def _count_overflows(self) -> int:
+        if self.intake is not None:
+            return self.intake.overflow_count
+        return self._loop.overflow_count(self._group_fd)
 
     def _try_send(self, parts: Sequence[Buffer]) -> bool:
         with self._lock:
@@ -394,6 +432,9 @@ class MulticastLink:
 
     def handle_readable(self, now_ns: int, fd: int, reader: UdpReader) -> None:
         """Read batches until nothing waits, or others want their turn. Loop thread."""
+        if self.intake is not None:
+            self._read_intake(now_ns, self.intake)
+            return
         to_group = fd == self._group_fd
         engine = self._engine
         size_bytes = 0
@@ -406,23 +447,69 @@ class MulticastLink:
             if not batch:
                 break
             with self._lock:
-                if self._stage is not _Stage.OPEN and self._queue is not None:
-                    return  # who joins again at once must hear nothing twice
                 if self._stage is _Stage.CLOSED:
                     return
-                self._update_filter()
                 for address, data, segment_bytes in batch:
-                    if self._dropper is not None:
-                        for packet in self._dropper.keep(data, segment_bytes):
-                            engine.handle_datagrams(
-                                now_ns, address, packet, max(1, len(packet)), to_group
-                            )
-                    else:
-                        engine.handle_datagrams(now_ns, address, data, segment_bytes, to_group)
-                self._drain()
+                    engine.handle_datagrams(now_ns, address, data, segment_bytes, to_group)
+                self._transmit()
             size_bytes += sum(len(data) for _, data, _ in batch)
             if size_bytes >= _BYTES_PER_TURN:
                 break
+
+    def _read_intake(self, now_ns: int, intake: Intake) -> None:
+        assert self._queue is not None
+        size_bytes = 0
+        for _ in range(_READS_PER_TURN):
+            with self._lock:
+                if self._stage is not _Stage.OPEN:
+                    return  # who joins again at once must hear nothing twice
+                self._update_filter()
+                try:
+                    rest = intake.read(now_ns)
+                except OSError as error:
+                    self._count_error(error)
+                    continue
+                if rest:
+                    self._take_rest(now_ns, rest)
+            self._queue.waiters.wake()
+            size_bytes += intake.size_bytes
+            if not intake.size_bytes or size_bytes >= _BYTES_PER_TURN:
+                break
+
+    def _take_rest(self, now_ns: int, rest: list[Leftover]) -> None:
+        """What came and is not plain. Under the lock, by whoever reads."""
+        engine = self._engine
+        self._update_filter()
+        for address, data, segment_bytes, start in rest:
+            if self._dropper is None:
+                engine.handle_datagrams(now_ns, address, data, segment_bytes, True, start)
+                continue
+            for run in self._dropper.keep(data, segment_bytes):
+                engine.handle_datagrams(now_ns, address, run, segment_bytes, True)
+        self._drain()
+
+    def _take_rest_beside_loop(self, now_ns: int, rest: list[Leftover]) -> None:
+        """``_take_rest`` in a thread of the application, whom a bug in here must not reach."""
+        try:
+            self._take_rest(now_ns, rest)
+        except Exception as error:
+            assert self.intake is not None
+            self.intake.is_open = False
+            found = error
+
+            def fail() -> None:
+                raise found
+
+            self._loop.call(fail, self)
+
+    def _overrun(self, key: bytes, messages: list[Message], first: int, last: int) -> None:
+        """Messages that do not all fit the queue. Under the lock, by whoever reads."""
+        assert self._queue is not None
+        self._queue.put([Messages(self._engine.name_of(key), messages, first, last)])
+
+    def _settled(self) -> None:
+        """Another thread than the loop's has read, and the engine's timers may have moved."""
+        self._loop.wake_before(self._engine.next_timeout_ns)
 
     def handle_writable(self) -> None:
         """The system takes data again. Loop thread."""
@@ -473,7 +560,9 @@ class MulticastLink:
         self._finish()
 
     def _finish(self) -> None:
-        self._overflow_count = self._loop.overflow_count(self._group_fd)
+        self._overflow_count = self._count_overflows()
+        if self.intake is not None:
+            self.intake.close()
         self._loop.remove(self)
         self._sockets.close()
         self.room.wake()
@@ -560,20 +649,37 @@ class MulticastLink:
 
 
 class _Dropper:
-    """Seeded loss in front of the engine, for tests and demonstrations."""
+    """Seeded loss in front of the engine, for tests and demonstrations.
+
+    Each packet is lost with the same chance; the dice say how many come through until the next
+    one is, so that what is between two losses stays a run.
+    """
 
     def __init__(self, options: SocketOptions) -> None:
         self._dice = Random(options.drop_seed)
         self._rate = options.drop_rate
+        self._spared = self._spare()
         self.dropped_count = 0
 
+    def _spare(self) -> int:
+        if self._rate >= 1:
+            return 0
+        return int(log(1 - self._dice.random()) / log(1 - self._rate))
+
     def keep(self, data: memoryview, segment_bytes: int) -> list[memoryview]:
+        """The runs between the packets that are lost."""
         kept = []
-        for start in range(0, len(data), segment_bytes):
-            if self._dice.random() < self._rate:
-                self.dropped_count += 1
-            else:
-                kept.append(data[start : start + segment_bytes])
+        start = 0
+        while start < len(data):
+            end = start + self._spared * segment_bytes
+            if end > start:
+                kept.append(data[start:end])
+            if end >= len(data):
+                self._spared -= -(-(len(data) - start) // segment_bytes)
+                break
+            self.dropped_count += 1
+            self._spared = self._spare()
+            start = end + segment_bytes
         return kept
 
 

@@ -23,7 +23,7 @@ from mcast.kernel import Baton, UdpReader
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.queues import Drive, Waiters
 
-__all__ = ["Link", "Loop"]
+__all__ = ["Link", "Loop", "LoopDriver"]
 
 _log = logging.getLogger("mcast")
 
@@ -74,8 +74,9 @@ class Loop:
     """
 
     def __init__(self, *, threaded: bool = True, busy_poll: bool = False) -> None:
-        self._busy_poll = busy_poll
-        self._driver = threading.Lock()
+        self.driver_lock = threading.Lock()
+        """Of a loop without a thread: whoever has it does the loop's work."""
+        self.busy_poll = busy_poll
         self._attend_at_ns = 0
         self.attend_ivl_ns: int | None = None if threaded else _ATTEND_IVL_NS
         """How often a sender has to call ``attend``; None: nothing comes of it."""
@@ -88,11 +89,11 @@ class Loop:
         # Reentrant: collecting a socket may call in here from within.
         self._wake_lock = threading.RLock()
         self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self.baton.wake = self._wake
         self._links: list[Link] = []
         self._by_fd: dict[int, Link] = {}
         self._writable: set[int] = set()
         self._mailbox: deque[tuple[Callable[[], None], Link | None]] = deque()
-        self._sleeps_until_ns = _AWAKE
         self._finishing = False
         self._reader = UdpReader(_READ_COUNT)
         self._thread = threading.Thread(target=self._run, name="mcast-loop", daemon=True)
@@ -141,17 +142,20 @@ class Loop:
     def call(self, function: Callable[[], None], link: Link | None = None) -> None:
         """Have the loop thread call ``function`` soon; an exception in it ends ``link``."""
         self._mailbox.append((function, link))
+        self.baton.due_ns = 0
         self._wake()
 
     def wake_before(self, deadline_ns: int) -> None:
         """Make sure that the loop is awake at ``deadline_ns``, for a timer that just moved."""
-        if deadline_ns < self._sleeps_until_ns:
-            self._sleeps_until_ns = _AWAKE  # one wake-up is enough
+        baton = self.baton
+        baton.due_ns = min(baton.due_ns, deadline_ns)
+        if deadline_ns < baton.sleeps_until_ns:
+            baton.sleeps_until_ns = _AWAKE  # one wake-up is enough
             self._wake()
 
     def attend(self) -> None:
         """Without a thread, do what waits, now and then; else nothing. Never blocks."""
-        if self.drive is not None and self._driver.acquire(blocking=False):
+        if self.drive is not None and self.driver_lock.acquire(blocking=False):
             try:
                 now_ns = monotonic_ns()
                 if self.has_ended:
@@ -160,7 +164,7 @@ class Loop:
                     self._attend_at_ns = now_ns + _ATTEND_IVL_NS
                     self._turn(0)
             finally:
-                self._driver.release()
+                self.driver_lock.release()
 
     def _drive(self, is_ready: Callable[[], bool], timeout: float | None) -> bool:
         """Do the loop's work until ``is_ready()``; False if ``timeout`` seconds run out first.
@@ -174,16 +178,26 @@ class Loop:
             if left == 0 and was_served:
                 return False
             patience_s = _PATIENCE_S if left is None else min(left, _PATIENCE_S)
-            if not self._driver.acquire(timeout=patience_s):
+            if not self.driver_lock.acquire(timeout=patience_s):
                 was_served = True  # by the other thread
                 continue
             try:
                 if not self.has_ended:
                     self._turn(_NEVER if left is None else monotonic_ns() + int(left * 1e9))
             finally:
-                self._driver.release()
+                self.driver_lock.release()
             was_served = True
         return True
+
+    @property
+    def driver(self) -> LoopDriver | None:
+        """For an ``Intake``, how to do the loop's work; None if a thread does."""
+        return None if self.drive is None else LoopDriver(self)
+
+    def turn(self) -> None:
+        """Once round without sleeping, for whoever has the driver's lock."""
+        if not self.has_ended:
+            self._turn(0)
 
     def overflow_count(self, fd: int) -> int:
         """Datagrams that the system dropped because the buffer of ``fd`` was full."""
@@ -240,7 +254,7 @@ class Loop:
 
     def _turn(self, until_ns: int) -> None:
         """Once round: sleep, at most until ``until_ns``, then serve whatever is ready or due."""
-        ready = self._look() if self._busy_poll else self._sleep(until_ns)
+        ready = self._look() if self.busy_poll else self._sleep(until_ns)
         self.turn_count += 1
         now_ns = monotonic_ns()
         for fd, mask in ready:
@@ -253,6 +267,11 @@ class Loop:
                 self._guard(link, partial(link.handle_timeout, now_ns))
         if self._finishing and not (self._links or self._mailbox):
             self._give_back()
+        elif self.drive is not None:
+            # First, then look: what is moved meanwhile makes it less.
+            self.baton.due_ns = _NEVER
+            due_ns = min((link.next_timeout_ns for link in self._links), default=_NEVER)
+            self.baton.due_ns = 0 if self._mailbox else min(self.baton.due_ns, due_ns)
 
     def _give_back(self) -> None:
         if self.has_ended:
@@ -272,17 +291,18 @@ class Loop:
 
     def _sleep(self, until_ns: int) -> list[tuple[int, int]]:
         """Wait for the next timer or descriptor; what is ready."""
-        self._sleeps_until_ns = _NEVER
+        baton = self.baton
+        baton.sleeps_until_ns = _NEVER
         due_ns = min((link.next_timeout_ns for link in self._links), default=_NEVER)
         due_ns = min(due_ns, until_ns)
         if self._mailbox or (self._finishing and not self._links):
             due_ns = 0
-        if self._sleeps_until_ns == _AWAKE:
+        if baton.sleeps_until_ns == _AWAKE:
             due_ns = 0  # somebody moved a timer meanwhile
-        self._sleeps_until_ns = due_ns
+        baton.sleeps_until_ns = due_ns
         left_ns = due_ns - monotonic_ns()
-        ready = self.baton.poll(min(left_ns, _LONGEST_SLEEP_NS))
-        self._sleeps_until_ns = _AWAKE
+        ready = baton.poll(min(left_ns, _LONGEST_SLEEP_NS))
+        baton.sleeps_until_ns = _AWAKE
         return ready
 
     def _serve(self, fd: int, mask: int, now_ns: int) -> None:
@@ -306,3 +326,12 @@ class Loop:
             if link is not None:
                 self.remove(link)
                 link.fail(error)
+
+
+class LoopDriver:
+    """How a thread that waits for messages does the work of a loop without a thread."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.lock = loop.driver_lock
+        self.spins = loop.busy_poll
+        self.turn = loop.turn

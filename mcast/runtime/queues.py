@@ -44,9 +44,13 @@ class Waiters:
         self._fd = -1
         self._is_fd_ready: WeakMethod[Callable[[], bool]] | None = None
         self._is_closed = False
+        self.bell: Callable[[], None] | None = None
+        """Rung with each wake-up, for a thread that waits in another way."""
 
     def wake(self) -> None:
         """Call everybody who waits, once."""
+        if self.bell is not None:
+            self.bell()
         if self._fd >= 0:
             self.refresh()
         if self._callbacks:
@@ -152,16 +156,16 @@ class ReceiveQueue:
     """Messages and events of one SUB socket on their way to the application."""
 
     def __init__(self, hwm: int, *, raise_on_loss: bool, drive: Drive | None = None) -> None:
-        self.hwm = hwm
-        """Most messages that may wait."""
         self.raises_on_loss = raise_on_loss
         """A loss is also raised where it happened."""
         self.inbox = Inbox()
+        self.inbox.limit = hwm
         """The messages; whoever reads it directly gets what ``get`` would give."""
         self._mutex = RLock()  # of the events, and of the loss that is still growing
         self._events: deque[Event] = deque()
         self._overruns: dict[str, Lost] = {}
         self._growing: LossError | None = None
+        self._growing_at = 0
         self.waiters = Waiters(drive)
         """Whoever waits for messages."""
         self.event_waiters = Waiters(drive)
@@ -190,6 +194,15 @@ class ReceiveQueue:
                 self._put_event(event)
         self.waiters.wake()
 
+    @property
+    def hwm(self) -> int:
+        """Most messages that may wait."""
+        return self.inbox.limit
+
+    @hwm.setter
+    def hwm(self, hwm: int) -> None:
+        self.inbox.limit = hwm
+
     def _put_messages(self, batch: Messages) -> None:
         messages = batch.messages
         room = max(0, self.hwm - len(self.inbox))
@@ -198,7 +211,6 @@ class ReceiveQueue:
             del messages[room:]
         if messages:
             self.inbox.put(messages)
-            self._growing = None
         if refused > 0:
             self.refused_count += refused
             self._put_loss(Lost(batch.tsi, batch.first, batch.last, refused, LossReason.APP_HWM))
@@ -223,6 +235,7 @@ class ReceiveQueue:
             growing = self._growing
             if (
                 growing is not None
+                and self._growing_at == self.inbox.put_count  # no message came after it
                 and growing.tsi == lost.tsi
                 and lost.reason is LossReason.APP_HWM
             ):
@@ -234,6 +247,7 @@ class ReceiveQueue:
                 return
             error = _loss_error(lost)
             self._growing = error if lost.reason is LossReason.APP_HWM else None
+            self._growing_at = self.inbox.put_count
             self.inbox.put_error(error)
 
     def _put_event(self, event: Event) -> None:
@@ -257,7 +271,7 @@ class ReceiveQueue:
             while not (taken := self.inbox.get_many(limit)):
                 if self.error is not None:
                     raise TransportError(*self.error.args)
-                if self.is_closed or not self.waiters.wait(self.is_ready, deadline.left):
+                if self.is_closed or not self._wait(deadline.left):
                     raise Again(f"no message within {timeout} s")
         except LossError as error:
             with self._mutex:
@@ -268,6 +282,15 @@ class ReceiveQueue:
             if self.waiters.has_descriptor:
                 self.waiters.refresh()
         return taken
+
+    def _wait(self, left_s: float | None) -> bool:
+        """Wait until there may be something; False if ``left_s`` seconds ran out first."""
+        intake = self.inbox.intake
+        if intake is not None and left_s != 0:
+            came = intake.wait(-1 if left_s is None else int(min(left_s, TIMEOUT_MAX) * 1e9))
+            if came is not None:
+                return came or self.is_ready()
+        return self.waiters.wait(self.is_ready, left_s)
 
     def is_ready(self) -> bool:
         """True if ``get`` would not block."""

@@ -208,6 +208,13 @@ class Sub(Socket):
     def _waiters(self) -> Waiters:
         return self._queue.waiters
 
+    def _find_short_way(self) -> None:
+        """Where there is one endpoint only, whoever waits for messages reads its socket."""
+        links = list(self._links.values())
+        intake = links[0].intake if len(links) == 1 else None
+        self._queue.inbox.intake = intake
+        self._queue.waiters.bell = intake.ring if intake is not None else None
+
     def _options_changed(self) -> None:
         self._queue.hwm = self._options.rcvhwm
         self._queue.raises_on_loss = self._options.on_loss == "raise"

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import importlib
 import random
+import select
 import socket
 import sys
 import threading
@@ -604,6 +605,76 @@ def gate_run(kernel: Kernel, program: Program) -> Iterator[object]:
         owner.close()
 
 
+def intake_program(dice: Dice) -> Program:
+    """Runs from a publisher and from strangers, read from a socket into an inbox with a limit."""
+    first_number = dice.choice(FIRST_NUMBERS)
+    _, packets = a_stream(dice, first_number)
+    program: Program = [("new", first_number, dice.choice((1, 5, 1000)), some_prefixes(dice))]
+    place = 0
+    for _ in range(dice.randrange(1, 12)):
+        kind = dice.randrange(8)
+        if kind < 4 and place < len(packets):
+            count = dice.choice((1, 1, 2, 3, 8))
+            run = packets[place : place + count]
+            place += count
+            # As it would leave: equal lengths, but for the last.
+            same = [one for one in run if len(one) == len(run[0])]
+            program.append(("come", b"".join(same), len(run[0])))
+            program += [("come", one, len(one)) for one in run[len(same) :]]
+        elif kind == 4:
+            data, segment_bytes = some_run(dice, packets)
+            if data and segment_bytes:
+                program.append(("come", data, segment_bytes))
+        elif kind == 5:
+            program.append(("come", dice.randbytes(dice.randrange(1, 60)), 1500))
+        elif kind == 6:
+            program.append(("take", dice.choice((1, 3, 1000))))
+        program.append(("read", dice.randrange(1 << 40)))
+    return program
+
+
+def intake_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    _, first_number, limit, prefixes = program[0]
+    decoder = kernel.FrameDecoder(kernel.TopicFilter(prefixes), 500, 3)
+    slots = kernel.ReceiveSlots(TSI, DPORT, decoder, first_number)
+    inbox = kernel.Inbox()
+    inbox.limit = limit
+    refused: list[tuple[object, ...]] = []
+    writer = kernel.UdpWriter()
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
+        contextlib.closing(select.epoll()) as epoll,
+    ):
+        there.setsockopt(17, 104, 1)  # UDP_GRO
+        there.bind(("127.0.0.1", 0))
+        sockaddr = packed_sockaddr(b"\x7f\0\0\1", there.getsockname()[1], 0)
+        intake = kernel.Intake(
+            there.fileno(),
+            inbox,
+            {b"\x7f\0\0\1" + TSI: slots},
+            lock=threading.Lock(),
+            baton=kernel.Baton(epoll.fileno()),
+            rest=lambda *_: None,
+            overrun=lambda *call: refused.append(call),
+            settled=lambda: None,
+        )
+        for step in program:
+            result: object = None
+            match step:
+                case ("come", data, segment_bytes):
+                    writer.send(here.fileno(), sockaddr, data, segment_bytes)
+                case ("read", now_ns):
+                    result = [
+                        (address, bytes(view), size, start)
+                        for address, view, size, start in intake.read(now_ns)
+                    ]
+                case ("take", count):
+                    result = outcome(inbox.get_many, count)
+            seen = intake.size_bytes, inbox.put_count, slots.next, slots.heard_ns, slots.odd_from
+            yield result, seen, list(refused)
+
+
 def pace_program(dice: Dice) -> Program:
     """A bucket over some time."""
     rate = dice.choice((1e4, 8e8, 1e11, inf))
@@ -630,6 +701,7 @@ MACHINES = {
     "receive": Machine(receive_program, receive_run),
     "inbox": Machine(inbox_program, inbox_run),
     "gate": Machine(gate_program, gate_run),
+    "intake": Machine(intake_program, intake_run),
     "pace": Machine(pace_program, pace_run),
 }
 
@@ -690,6 +762,17 @@ class _Careless(reference.SendGate):
         super().send(data, 0, timeout=timeout)
 
 
+class _Greedy(reference.Intake):
+    """Goes on with what is plain behind something that is not."""
+
+    def read(self, now_ns: int) -> list[reference.Leftover]:
+        leftovers = super().read(now_ns)
+        plain = [self._take(now_ns, *one[:3]) < 0 for one in leftovers[1:]]
+        return leftovers[:1] + [
+            one for one, is_plain in zip(leftovers[1:], plain, strict=True) if not is_plain
+        ]
+
+
 class _Generous(reference.TokenBucket):
     """Forgives a debt after a second."""
 
@@ -699,6 +782,7 @@ class _Generous(reference.TokenBucket):
 
 PLANTS: dict[str, dict[str, object]] = {
     "careless-gate": {"SendGate": _Careless},
+    "greedy-intake": {"Intake": _Greedy},
     "generous-bucket": {"TokenBucket": _Generous},
     "torn-inbox": {"Inbox": _Torn},
     "checksum-zero": {"checksum": _zero_checksum},

@@ -1,0 +1,198 @@
+"""Whoever waits for messages reads the socket itself: leases, signals, neighbours, the end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import pytest
+
+import mcast
+from mcast import kernel
+
+LIMIT_S = 20.0
+
+only_native = pytest.mark.skipif(kernel.NAME != "native", reason="the reference waits elsewhere")
+
+
+def turns(ctx: mcast.Context) -> int:
+    count = ctx.stats()["loop_turns"]
+    assert isinstance(count, int)
+    return count
+
+
+@only_native
+def test_a_reader_that_waits_needs_no_loop_thread(
+    ctx: mcast.Context, pair: tuple[mcast.Pub, mcast.Sub]
+) -> None:
+    pub, sub = pair
+    with mcast.Context() as other:
+        sender = other.socket(mcast.PUB)
+        sender.connect(pub.last_endpoint)
+        sender.send(b"hello")
+        while sub.recv(timeout=LIMIT_S) != b"hello":
+            pass
+        before = turns(ctx)
+        for number in range(200):
+            sender.send(b"%d" % number)
+            assert sub.recv(timeout=LIMIT_S) == b"%d" % number
+        # Its heartbeats and a lease that lapses may wake it, a message does not.
+        assert turns(ctx) - before < 100
+
+
+def test_a_reader_that_stays_away_finds_everything_in_the_inbox(
+    pair: tuple[mcast.Pub, mcast.Sub],
+) -> None:
+    pub, sub = pair
+    pub.send(b"first")
+    assert sub.recv(timeout=LIMIT_S) == b"first"
+    for number in range(1000):
+        pub.send(b"%d" % number)
+    deadline = time.monotonic() + LIMIT_S
+    while sub.stats()["queued"] < 1000 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert sub.recv_many(1000) == [b"%d" % number for number in range(1000)]
+
+
+def test_a_signal_handler_runs_while_a_reader_waits_and_may_send_what_it_waits_for(
+    pair: tuple[mcast.Pub, mcast.Sub],
+) -> None:
+    pub, sub = pair
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        pub.send(b"from the handler")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        assert sub.recv(timeout=LIMIT_S) == b"from the handler"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_exception_of_a_signal_handler_leaves_a_waiting_reader(
+    pair: tuple[mcast.Pub, mcast.Sub],
+) -> None:
+    pub, sub = pair
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        raise ZeroDivisionError("from the handler")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            sub.recv(timeout=LIMIT_S)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    pub.send(b"after it")
+    assert sub.recv(timeout=LIMIT_S) == b"after it"
+
+
+def test_several_readers_share_what_comes_and_nobody_is_forgotten(
+    pair: tuple[mcast.Pub, mcast.Sub],
+) -> None:
+    pub, sub = pair
+    taken: list[bytes] = []
+
+    def read() -> None:
+        while (message := sub.recv(timeout=LIMIT_S)) != b"end":
+            taken.append(message)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for number in range(2000):
+        pub.send(b"%d" % number)
+        if number % 100 == 0:
+            time.sleep(0.002)
+    for _ in readers:
+        pub.send(b"end")
+    for reader in readers:
+        reader.join(LIMIT_S)
+        assert not reader.is_alive()
+    assert sorted(taken, key=int) == [b"%d" % number for number in range(2000)]
+
+
+def test_a_message_that_the_loop_thread_finds_wakes_a_reader(
+    ctx: mcast.Context, pair: tuple[mcast.Pub, mcast.Sub], make_url: Callable[[], str]
+) -> None:
+    """A second endpoint in mid-wait ends the short way of the first."""
+    _, sub = pair
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(sub.recv(timeout=LIMIT_S)))
+    reader.start()
+    time.sleep(0.05)
+    url = make_url()
+    sub.connect(url)
+    other = ctx.socket(mcast.PUB)
+    other.connect(url)
+    other.send(b"by the other endpoint")
+    reader.join(LIMIT_S)
+    assert got == [b"by the other endpoint"]
+
+
+@pytest.mark.parametrize(
+    "end", [lambda sub: sub.close(), lambda sub: sub.disconnect(sub.endpoints[0])]
+)
+def test_the_end_of_an_endpoint_reaches_a_reader_that_sleeps(
+    pair: tuple[mcast.Pub, mcast.Sub], end: Callable[[mcast.Sub], None]
+) -> None:
+    _, sub = pair
+    caught: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            sub.recv(timeout=0.5)
+        except mcast.Error as error:
+            caught.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    time.sleep(0.05)
+    end(sub)
+    reader.join(LIMIT_S)
+    assert len(caught) == 1
+
+
+def test_a_new_subscription_holds_for_a_reader_that_sleeps(
+    pair: tuple[mcast.Pub, mcast.Sub],
+) -> None:
+    pub, sub = pair
+    sub.unsubscribe(b"")
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(sub.recv(timeout=LIMIT_S)))
+    reader.start()
+    pub.send(b"unwanted")
+    time.sleep(0.05)
+    sub.subscribe(b"wanted")
+    pub.send(b"unwanted")
+    pub.send(b"wanted")
+    reader.join(LIMIT_S)
+    assert got == [b"wanted"]
+
+
+def test_losses_are_repaired_while_only_the_reader_reads(ctx: mcast.Context, url: str) -> None:
+    sub = ctx.socket(mcast.SUB, drop_rate=0.05, drop_seed=3)
+    sub.connect(url)
+    sub.subscribe()
+    pub = ctx.socket(mcast.PUB)
+    pub.connect(url)
+    pub.send(b"0")  # who joins later hears what comes from then on
+    while sub.stats()["messages_received"] == 0:
+        pub.send(b"0")
+        time.sleep(0.01)
+    for number in range(1, 2000):
+        pub.send(b"%d" % number)
+        if number % 50 == 0:
+            time.sleep(0.001)
+    got = [sub.recv(timeout=LIMIT_S)]
+    while got[-1] != b"1999":
+        got.append(sub.recv(timeout=LIMIT_S))
+    assert [one for one in got if one != b"0"] == [b"%d" % number for number in range(1, 2000)]
+    assert sub.stats()["dropped_for_test"] > 0
