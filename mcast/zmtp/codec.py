@@ -193,12 +193,14 @@ class FrameScanner:
                 position = start + size
                 append(data[start:position])
                 continue
+            if flags & _RESERVED or (flags & _COMMAND and flags & _MORE):
+                raise ZmtpError(FailureReason.MALFORMED, f"a frame has the flags {flags:#04x}")
             if flags & _LONG:
                 start = position + _LONG_HEAD.size
                 if start > end:
                     break
                 size = int.from_bytes(data[position + 1 : start], "big")
-            self._check_head_untrusted(flags, size)
+            self._check_size_untrusted(flags, size)
             self._flags = flags
             position = start + size
             if position > end:
@@ -218,9 +220,7 @@ class FrameScanner:
         """The size up to which a frame without flags is a message and needs no further check."""
         return self.max_message_bytes if self.max_part_count and not self._parts else -1
 
-    def _check_head_untrusted(self, flags: int, size: int) -> None:
-        if flags & _RESERVED or flags & (_COMMAND | _MORE) == _COMMAND | _MORE:
-            raise ZmtpError(FailureReason.MALFORMED, f"a frame has the flags {flags:#04x}")
+    def _check_size_untrusted(self, flags: int, size: int) -> None:
         if flags & _COMMAND:
             if size > self.max_command_bytes:
                 self._raise_too_long("a command", size, self.max_command_bytes)

@@ -26,7 +26,7 @@ from mcast.zmtp.codec import FrameScanner
 from mcast.zmtp.commands import READY, build_command
 from mcast.zmtp.curve_traffic import CurveTraffic, Role, check_nonce_untrusted, short_nonce
 from mcast.zmtp.failure import FailureReason, ZmtpError
-from mcast.zmtp.handshake import HELLO, INITIATE, WELCOME, Handshake, Step
+from mcast.zmtp.handshake import HELLO, INITIATE, WELCOME, Handshake, Question, Step
 from mcast.zmtp.options import CurveClient, CurveServer, ZmtpOptions, curve_key
 
 __all__ = ["CurveClientHandshake", "CurveServerHandshake", "Dice"]
@@ -137,13 +137,6 @@ class CurveServerHandshake(Handshake):
         self._traffic_key = b""  # of s' and C'
         self._heard_nonce = 0
 
-    def allow(self) -> bytes:
-        """READY."""
-        self.step = Step.DONE
-        nonce = short_nonce(1)
-        sealed = box(self._options.properties, b"CurveZMQREADY---" + nonce, self._traffic_key)
-        return build_command(READY, nonce + sealed)
-
     def traffic(self, scanner: FrameScanner) -> CurveTraffic:
         """Everything that follows READY, out of ``scanner``. Only when done."""
         return CurveTraffic(scanner, Role.SERVER, self._traffic_key, 1, self._heard_nonce)
@@ -201,5 +194,11 @@ class CurveServerHandshake(Handshake):
         if not compare_digest(vouch, self._client_public + self._public_key):
             raise ZmtpError(FailureReason.KEY_EXCHANGE, "the vouch is for other keys")
         self._meet_untrusted(plain[vouch_at + _VOUCH :])
-        self.credentials = (client_key,)
+        self.question = Question((client_key,), self._allow)
         self.step = Step.ANSWER
+
+    def _allow(self) -> bytes:
+        self.step = Step.DONE
+        nonce = short_nonce(1)
+        sealed = box(self._options.properties, b"CurveZMQREADY---" + nonce, self._traffic_key)
+        return build_command(READY, nonce + sealed)

@@ -35,7 +35,7 @@ from mcast.zmtp.events import (
 )
 from mcast.zmtp.failure import FailureReason, ZmtpError
 from mcast.zmtp.greeting import GREETING_BYTES, build_greeting, read_greeting_untrusted
-from mcast.zmtp.handshake import COMMAND_OVERHEAD_BYTES, Step
+from mcast.zmtp.handshake import COMMAND_OVERHEAD_BYTES, Question, Step
 from mcast.zmtp.heartbeat import NEVER, Heartbeat
 from mcast.zmtp.mechanism import handshake_for
 from mcast.zmtp.options import ZmtpOptions
@@ -84,7 +84,7 @@ class ZmtpEngine:
         self._version = (3, 1)
         self._handshake = handshake_for(options, dice)
         self._has_heard = False  # a command
-        self._is_asking = False
+        self._question: Question | None = None
         self._denial: AuthStatus | None = None
         self._user_id = ""
         self._auth_metadata: dict[str, bytes] = {}
@@ -206,13 +206,13 @@ class ZmtpEngine:
         """
         if self._state is _State.OVER:
             return
-        if not self._is_asking:
+        question, self._question = self._question, None
+        if question is None:
             raise RuntimeError("answer_auth without an AuthNeeded that waits for it")
-        self._is_asking = False
         if status is AuthStatus.ALLOWED:
             self._user_id = user_id
             self._auth_metadata = dict(metadata or {})
-            self._reply(self._handshake.allow(), now_ns)
+            self._reply(question.allow(), now_ns)
         elif status is AuthStatus.TEMPORARY or self._has_heard:
             self._fail(self._refusal(status))
         else:
@@ -281,10 +281,10 @@ class ZmtpEngine:
 
     def _ask(self) -> None:
         """Pass on the handshake's question, if it has one that was not asked."""
-        credentials, self._handshake.credentials = self._handshake.credentials, None
-        if credentials is None:
+        question, self._handshake.question = self._handshake.question, None
+        if question is None:
             return
-        self._is_asking = True
+        self._question = question
         peer = self._handshake.peer
         self._events.append(
             AuthNeeded(
@@ -292,7 +292,7 @@ class ZmtpEngine:
                 address=self._address,
                 domain=self._options.zap_domain,
                 identity=b"" if peer is None else peer.identity,
-                credentials=credentials,
+                credentials=question.credentials,
             )
         )
 

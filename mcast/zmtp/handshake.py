@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 from mcast.zmtp.commands import (
     ERROR,
@@ -32,6 +32,7 @@ __all__ = [
     "NullHandshake",
     "PlainClientHandshake",
     "PlainServerHandshake",
+    "Question",
     "Step",
 ]
 
@@ -55,13 +56,22 @@ class Step(Enum):
     INITIATE = auto()
     READY = auto()
     ANSWER = auto()
-    """``allow``: the authenticator's answer. No command is in order."""
+    """The authenticator's. No command is in order."""
     DONE = auto()
     """Nothing: traffic may begin."""
 
 
 Reaction = Callable[[bytes], bytes | None]
 """From a command's data to the command that answers it, if any."""
+
+
+class Question(NamedTuple):
+    """What an authenticator has to be asked."""
+
+    credentials: tuple[bytes, ...]
+    """None with NULL; name and password with PLAIN; the client's key with CURVE."""
+    allow: Callable[[], bytes]
+    """What to do if it agrees: gives the command to send."""
 
 
 class Handshake:
@@ -76,8 +86,8 @@ class Handshake:
         self.step = step
         self.peer: Peer | None = None
         """What the peer told about itself, once it has."""
-        self.credentials: tuple[bytes, ...] | None = None
-        """The question for an authenticator, from the moment it has to be asked."""
+        self.question: Question | None = None
+        """Once there is one, for the engine to take."""
         self._options = options
         self._table: dict[Step, tuple[bytes, Reaction]] = {}
 
@@ -101,10 +111,6 @@ class Handshake:
             )
         return reaction(data)
 
-    def allow(self) -> bytes | None:
-        """The authenticator agrees. The command to send."""
-        raise NotImplementedError
-
     def _meet_untrusted(self, properties: bytes) -> None:
         limit = self._options.max_metadata_bytes
         if len(properties) > limit:
@@ -126,11 +132,10 @@ class NullHandshake(Handshake):
         """Our READY, unless an authenticator is asked first."""
         if self._is_allowed:
             return build_command(READY, self._options.properties)
-        self.credentials = ()
+        self.question = Question((), self._allow)
         return None
 
-    def allow(self) -> bytes:
-        """Our READY."""
+    def _allow(self) -> bytes:
         self._is_allowed = True
         if self.step is Step.ANSWER:
             self.step = Step.DONE
@@ -190,8 +195,7 @@ class PlainServerHandshake(Handshake):
             Step.INITIATE: (INITIATE, self._initiate),
         }
 
-    def allow(self) -> bytes:
-        """WELCOME."""
+    def _allow(self) -> bytes:
         self.step = Step.INITIATE
         return build_command(WELCOME)
 
@@ -201,7 +205,7 @@ class PlainServerHandshake(Handshake):
         if not data or len(data) != end:
             # The data is not shown: it may hold a password.
             raise ZmtpError(FailureReason.MALFORMED, "a HELLO holds no name and password")
-        self.credentials = (data[1:password_at], data[password_at + 1 :])
+        self.question = Question((data[1:password_at], data[password_at + 1 :]), self._allow)
         self.step = Step.ANSWER
 
     def _initiate(self, data: bytes) -> bytes:
