@@ -202,8 +202,10 @@ class ZmtpEngine:
         """The answer to ``AuthNeeded``: go on with the handshake, or end the connection.
 
         ``user_id`` and ``metadata`` come back in ``Ready``. Ignored when the connection has ended
-        since. Raises ``RuntimeError`` if nothing was asked, or it was answered.
+        since. Raises ``RuntimeError`` if nothing was asked, or it was answered, ``ValueError`` for
+        a number that is no ``AuthStatus``.
         """
+        status = AuthStatus(status)
         if self._state is _State.OVER:
             return
         question, self._question = self._question, None

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 from mcast.errors import OptionError
 from mcast.zmtp import boxes
 from mcast.zmtp.commands import TENTH_NS
+from mcast.zmtp.failure import ZmtpError
 from mcast.zmtp.metadata import COMPATIBLE, IDENTITY_BYTES, is_property_name, own_properties
 from mcast.zmtp.z85 import z85_decode
 
@@ -106,7 +107,12 @@ class CurveClient:
     def __post_init__(self) -> None:
         boxes.require()
         secret_key = curve_key(self.secret_key, "secret_key")
-        object.__setattr__(self, "server_key", curve_key(self.server_key, "server_key"))
+        server_key = curve_key(self.server_key, "server_key")
+        try:
+            boxes.shared_key_untrusted(server_key, secret_key)
+        except ZmtpError:
+            raise OptionError("server_key is nobody's public key (of small order)") from None
+        object.__setattr__(self, "server_key", server_key)
         object.__setattr__(self, "secret_key", secret_key)
         object.__setattr__(self, "public_key", boxes.public_key_of(secret_key))
 

@@ -236,7 +236,11 @@ def test_subscriptions_of_others_mean_nothing() -> None:
     [
         ({"max_topic_bytes": 4}, [b"1234", b"12345"], FailureReason.TOO_LONG),
         ({"max_subscription_count": 2}, [b"1", b"2", b"1", b"3"], FailureReason.SUBSCRIPTIONS),
-        ({"max_subscription_bytes": 5}, [b"12", b"345", b"", b"6"], FailureReason.SUBSCRIPTIONS),
+        (
+            {"max_subscription_bytes": 5},
+            [b"12", b"12", b"345", b"12", b"", b"6"],
+            FailureReason.SUBSCRIPTIONS,
+        ),
     ],
 )
 def test_peer_subscribes_up_to_a_limit(

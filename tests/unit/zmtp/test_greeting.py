@@ -65,6 +65,11 @@ def test_other_mechanism_is_refused(theirs: bytes) -> None:
     assert reason_of(greeting(theirs)) is FailureReason.MECHANISM
 
 
+def test_of_the_signatures_end_only_its_lowest_bit_is_asked_for() -> None:
+    """As libzmq does: it is what told ZMTP 1.0 from its successors."""
+    assert read_greeting_untrusted(b"\xff" + bytes(8) + b"\x01", b"NULL") is None
+
+
 @given(st.binary(min_size=8, max_size=8), st.binary(min_size=32, max_size=32))
 def test_padding_as_server_and_filler_are_not_looked_at(padding: bytes, rest: bytes) -> None:
     data = b"\xff" + padding + NULL_GREETING[9:32] + rest

@@ -210,6 +210,15 @@ def test_answer_without_a_question_is_a_mistake() -> None:
         end.reply(AuthStatus.DENIED)
 
 
+def test_answer_may_be_a_number_but_only_of_rfc_27() -> None:
+    end = asked().hear(NULL_GREETING, SUB_READY)
+    for wrong in (100, True):
+        with pytest.raises(ValueError, match="not a valid AuthStatus"):
+            end.reply(wrong)  # type: ignore[arg-type]
+    end.reply(200)  # type: ignore[arg-type]
+    assert end.engine.is_ready
+
+
 def test_answer_after_the_end_is_ignored() -> None:
     end = asked().hear(NULL_GREETING)
     end.engine.handle_eof()

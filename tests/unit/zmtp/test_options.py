@@ -102,6 +102,11 @@ def test_public_key_follows_from_the_secret_one() -> None:
     assert len(CLIENT.public_key) == 32
 
 
+def test_server_key_that_makes_all_results_known_is_refused() -> None:
+    with pytest.raises(OptionError, match="server_key is nobody's"):
+        CurveClient(bytes(32), CLIENT_SECRET)
+
+
 def test_without_pynacl_only_curve_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nacl", None)
     spec = importlib.util.find_spec("mcast.zmtp.boxes")
