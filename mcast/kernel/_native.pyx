@@ -77,6 +77,13 @@ cdef extern from *:
     #include <stdint.h>
     #include <string.h>
 
+    /* Where the C library lets a program pick at load time: twice as fast (measured). */
+    #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+    #define MCAST_CLONES __attribute__((target_clones("avx2", "default")))
+    #else
+    #define MCAST_CLONES
+    #endif
+
     static inline uint16_t mcast_get16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
 
     static inline uint32_t mcast_get32(const uint8_t *p)
@@ -111,7 +118,7 @@ cdef extern from *:
        in memory (2^16 is 1 modulo 0xFFFF, so wider words and the other byte order give the same
        sum, RFC 1071) into 64 bits, which no buffer shorter than 16 GiB overflows; compilers turn
        the loop into vector instructions. */
-    static uint32_t mcast_word_sum(const uint8_t *p, size_t size)
+    MCAST_CLONES static uint32_t mcast_word_sum(const uint8_t *p, size_t size)
     {
         uint64_t sum = 0;
         uint32_t word;
@@ -188,6 +195,7 @@ cdef enum:
     MORE = 0x01
     HEAD_BYTES_MAX = 10
     UDP_IP_BYTES = 28
+    HUGE_PAGE_BYTES = 1 << 21
     FIRST_BODY_BYTES = 2048  # a body that goes on in the next packet is longer than most of one
 
 cdef uint32_t HALF_SPACE = 0x8000_0000u
@@ -216,6 +224,9 @@ cdef struct Prefix:
     Py_ssize_t size
 
 
+cdef long long NEVER = 1LL << 62
+
+
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
 
@@ -236,6 +247,11 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epoll_fd, int operation, int fd, epoll_event *event)
     const int EPOLL_CTL_MOD
     const unsigned int EPOLLIN
+
+
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void *address, size_t size, int advice)
+    const int MADV_HUGEPAGE
 
 
 cdef extern from "<poll.h>" nogil:
@@ -267,10 +283,29 @@ cdef inline long long _now() noexcept nogil:
     return now.tv_sec * 1_000_000_000LL + now.tv_nsec
 
 
-cdef struct Lease:  # of a descriptor, by the loop thread to one that waits for messages
-    int fd
+cdef extern from *:
+    """
+    #define mcast_fence() __sync_synchronize()
+    """
+    void mcast_fence() noexcept nogil
+
+
+# What the loop thread looks at without the interpreter lock. Both live in its baton as long as that
+# does, since there is no telling when it looks.
+
+cdef struct Lease:  # of a descriptor, to a thread that waits for messages
+    volatile int is_used
+    volatile int is_lent
     volatile int is_asleep  # the thread is in a system call and has it for as long as that takes
+    int fd
     volatile long long used_ns
+
+
+cdef struct SendTimer:  # of a schedule whose gate moves it
+    volatile int is_used
+    volatile long long due_ns
+    volatile long long sent_packets
+    long long seen_packets  # the loop thread's own
 
 
 cdef enum:
@@ -279,7 +314,9 @@ cdef enum:
     OFFER_BYTES = 1 << 18  # about a quarter of a millisecond's worth
     MESSAGE_WEIGHT_BYTES = 256  # what a message costs beside its bytes
     BATCH_WEIGHT_BYTES = 1 << 16
-    LEASE_COUNT = 64
+    WATCH_COUNT = 64
+    BULK_PACKETS = 16  # of a gate, between two looks at its timer
+    BULK_SLEEP_NS = 200_000
     LEASE_NS = 1_000_000  # at 10 Gbit/s, a third of the default rcvbuf
     PATIENCE = 2000  # yields of the processor, half a millisecond to two
 
@@ -297,8 +334,10 @@ cdef class Baton:
     cdef bint _is_tried
     cdef volatile int _is_wanted  # set without the lock, between the system call and getting it
     cdef long long _weight
-    cdef Lease *_leases[LEASE_COUNT]
+    cdef Lease _leases[WATCH_COUNT]
+    cdef SendTimer _timers[WATCH_COUNT]
     cdef int _lease_count
+    cdef int _timer_count
     cdef public long long due_ns
     cdef public long long sleeps_until_ns
     cdef public object wake
@@ -307,6 +346,16 @@ cdef class Baton:
         self._epoll_fd = epoll_fd
         self.wake = _nothing
         self._is_precise = True
+
+    def attend(self, SendSchedule schedule not None):
+        """As ``reference.Baton.attend``; True while there is room for another."""
+        cdef int index
+        for index in range(WATCH_COUNT):
+            if not self._timers[index].is_used:
+                schedule._attend(self, &self._timers[index])
+                self._timer_count = max(self._timer_count, index + 1)
+                return True
+        return False
 
     def poll(self, long long timeout_ns):
         """As ``reference.Baton.poll``."""
@@ -318,8 +367,7 @@ cdef class Baton:
             code = errno
             self._is_wanted = 1
         self._is_wanted = 0
-        if self._lease_count:
-            self._take_back()
+        self._take_back()
         if count < 0:
             if code == EINTR:
                 return []
@@ -327,21 +375,53 @@ cdef class Baton:
         return [(events[index].data.fd, events[index].events) for index in range(count)]
 
     cdef long _poll(self, epoll_event *events, long long timeout_ns) noexcept nogil:
-        """Sleep; without the interpreter lock, also where a lease was renewed meanwhile."""
+        """Sleep; without the interpreter lock, also where a lease or a timer was moved meanwhile."""
         cdef long long now_ns, end_ns, until_ns
         cdef long count
-        if not self._lease_count:
+        if self._lease_count == 0 and self._timer_count == 0:
             return self._poll_once(events, timeout_ns)
         now_ns = _now()
         end_ns = now_ns + max(0, timeout_ns)
         while True:
-            until_ns = min(end_ns, self._first_lapse(now_ns))
+            until_ns = min(end_ns, min(self._first_lapse(now_ns), self._first_due(now_ns)))
+            self.sleeps_until_ns = until_ns
+            mcast_fence()  # whoever moves a timer looks at sleeps_until_ns afterwards
+            if self._earliest_due() < until_ns - BULK_SLEEP_NS:
+                continue
             count = self._poll_once(events, until_ns - now_ns)
             if count != 0:
                 return count
             now_ns = _now()
-            if now_ns >= end_ns or self._first_lapse(now_ns) <= now_ns:
+            if (
+                now_ns >= end_ns
+                or self._first_lapse(now_ns) <= now_ns
+                or self._earliest_due() <= now_ns
+            ):
                 return 0
+
+    cdef long long _first_due(self, long long now_ns) noexcept nogil:
+        """When the first timer is due; later where its gate sends and sends, and moves it anyway."""
+        cdef long long first_ns = NEVER
+        cdef long long due_ns
+        cdef SendTimer *timer
+        cdef int index
+        for index in range(self._timer_count):
+            timer = &self._timers[index]
+            if timer.is_used:
+                due_ns = timer.due_ns
+                if timer.sent_packets - timer.seen_packets >= BULK_PACKETS:
+                    due_ns = max(due_ns, now_ns + BULK_SLEEP_NS)
+                timer.seen_packets = timer.sent_packets
+                first_ns = min(first_ns, due_ns)
+        return first_ns
+
+    cdef long long _earliest_due(self) noexcept nogil:
+        cdef long long first_ns = NEVER
+        cdef int index
+        for index in range(self._timer_count):
+            if self._timers[index].is_used:
+                first_ns = min(first_ns, self._timers[index].due_ns)
+        return first_ns
 
     cdef long _poll_once(self, epoll_event *events, long long timeout_ns) noexcept nogil:
         cdef timespec limit
@@ -370,52 +450,50 @@ cdef class Baton:
         return count
 
     cdef long long _first_lapse(self, long long now_ns) noexcept nogil:
-        cdef long long first_ns = now_ns + 1000 * LEASE_NS
+        cdef long long first_ns = NEVER
+        cdef Lease *lease
         cdef int index
         for index in range(self._lease_count):
-            if self._leases[index].is_asleep:
-                first_ns = min(first_ns, now_ns + LEASE_NS)
-            else:
-                first_ns = min(first_ns, self._leases[index].used_ns + LEASE_NS)
+            lease = &self._leases[index]
+            if lease.is_lent:
+                first_ns = min(
+                    first_ns, (now_ns if lease.is_asleep else lease.used_ns) + LEASE_NS
+                )
         return first_ns
+
+    cdef Lease *_new_lease(self, int fd) noexcept:
+        """A place for the leases of a descriptor; NULL if there are too many of them."""
+        cdef int index
+        for index in range(WATCH_COUNT):
+            if not self._leases[index].is_used:
+                memset(&self._leases[index], 0, sizeof(Lease))
+                self._leases[index].is_used = 1
+                self._leases[index].fd = fd
+                self._lease_count = max(self._lease_count, index + 1)
+                return &self._leases[index]
+        return NULL
 
     cdef bint _lend(self, Lease *lease) noexcept:
         """Leave a descriptor to the thread that asks; the loop thread is to be woken then."""
-        if self._lease_count == LEASE_COUNT or not self._watch(lease.fd, 0):
+        if not self._watch(lease.fd, 0):
             return False
         lease.used_ns = _now()
-        self._leases[self._lease_count] = lease
-        self._lease_count += 1
+        lease.is_lent = 1
         return True
-
-    cdef bint _is_lent(self, Lease *lease) noexcept:
-        cdef int index
-        for index in range(self._lease_count):
-            if self._leases[index] == lease:
-                return True
-        return False
-
-    cdef void _end(self, Lease *lease) noexcept:
-        """Forget a lease without watching the descriptor again."""
-        cdef int index
-        for index in range(self._lease_count):
-            if self._leases[index] == lease:
-                self._lease_count -= 1
-                self._leases[index] = self._leases[self._lease_count]
-                return
 
     cdef void _take_back(self) noexcept:
         """Watch those descriptors again that nobody has been at for a while."""
-        cdef long long now_ns = _now()
+        cdef long long now_ns
         cdef Lease *lease
-        cdef int index = 0
-        while index < self._lease_count:
-            lease = self._leases[index]
-            if not lease.is_asleep and now_ns >= lease.used_ns + LEASE_NS:
-                self._end(lease)
+        cdef int index
+        if self._lease_count == 0:
+            return
+        now_ns = _now()
+        for index in range(self._lease_count):
+            lease = &self._leases[index]
+            if lease.is_lent and not lease.is_asleep and now_ns >= lease.used_ns + LEASE_NS:
+                lease.is_lent = 0
                 self._watch(lease.fd, EPOLLIN)
-            else:
-                index += 1
 
     cdef bint _watch(self, int fd, uint32_t events) noexcept:
         cdef epoll_event event
@@ -819,9 +897,17 @@ cdef class _Block:
         if self.data == NULL:
             raise MemoryError
         self.size = <Py_ssize_t>(count * item_bytes)
+        self._ask_for_huge_pages()
 
     def __dealloc__(self):
         PyMem_RawFree(self.data)
+
+    cdef void _ask_for_huge_pages(self) noexcept:
+        """Fewer page faults and misses of the TLB, where the block has room for such pages."""
+        cdef size_t first = (<size_t>self.data + HUGE_PAGE_BYTES - 1) & ~<size_t>(HUGE_PAGE_BYTES - 1)
+        cdef size_t end = (<size_t>self.data + self.size) & ~<size_t>(HUGE_PAGE_BYTES - 1)
+        if first < end:
+            madvise(<void *>first, end - first, MADV_HUGEPAGE)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         buffer.obj = self
@@ -1119,9 +1205,6 @@ cdef class TransmitSlots:
         return self._view[first * self._slot_bytes:last * self._slot_bytes + self._lengths[last]]
 
 
-cdef long long NEVER = 1LL << 62
-
-
 @cython.final
 cdef class TokenBucket:
     """As ``reference.TokenBucket``."""
@@ -1174,11 +1257,12 @@ cdef class SendSchedule:
     cdef public long long armed_below
     cdef public long long armed_until_ns
     cdef public long long data_sent_ns
-    cdef public long long due_ns
     cdef public bint is_watched
     cdef public long long open_until_ns
     cdef readonly long long sent_bytes
-    cdef readonly long long sent_packets
+    cdef Baton _baton  # in which _timer lives, once it attends
+    cdef SendTimer *_timer
+    cdef SendTimer _own_timer
 
     def __cinit__(
         self, TransmitSlots slots not None, TokenBucket bucket not None, *,
@@ -1192,7 +1276,33 @@ cdef class SendSchedule:
         self.run_packets = run_packets
         self.armed_below = slots.next
         self.data_sent_ns = -coalesce_ns
-        self.due_ns = NEVER
+        self._timer = &self._own_timer
+        self._timer.due_ns = NEVER
+
+    @property
+    def due_ns(self):
+        """When what is pending has to leave; 2^62 if nothing is."""
+        return self._timer.due_ns
+
+    @property
+    def sent_packets(self):
+        """Packets that have left."""
+        return self._timer.sent_packets
+
+    cdef void _attend(self, Baton baton, SendTimer *timer) noexcept:
+        timer[0] = self._timer[0]
+        timer.is_used = 1
+        self._baton = baton
+        self._timer = timer
+        self.is_watched = True
+
+    def leave(self):
+        """As ``reference.SendSchedule.leave``."""
+        self._own_timer = self._timer[0]
+        self._own_timer.is_used = 0
+        self._timer.is_used = 0
+        self._timer = &self._own_timer
+        self._baton = None
 
     @property
     def has_pending(self):
@@ -1241,7 +1351,7 @@ cdef class SendSchedule:
         self, long long now_ns, long long packet_count, Py_ssize_t size_bytes
     ) noexcept:
         self.bucket._spend(now_ns, size_bytes + packet_count * UDP_IP_BYTES)
-        self.sent_packets += packet_count
+        self._timer.sent_packets += packet_count
         self.sent_bytes += size_bytes
         self.data_sent_ns = now_ns
 
@@ -1250,7 +1360,7 @@ cdef class SendSchedule:
         cdef long long due_ns, ready_ns
         cdef long long packet_limit = self.run_packets
         if not self._has_pending():
-            self.due_ns = NEVER
+            self._timer.due_ns = NEVER
             self.armed_until_ns = 0
             return
         due_ns = self.data_sent_ns + self.coalesce_ns
@@ -1258,7 +1368,7 @@ cdef class SendSchedule:
         if ready_ns > due_ns:
             due_ns = ready_ns
             packet_limit = slots.unsent_limit
-        self.due_ns = due_ns
+        self._timer.due_ns = due_ns
         if armed:
             self.armed_below = slots.unsent + packet_limit
             self.armed_until_ns = due_ns
@@ -1962,10 +2072,14 @@ cdef class SendGate:
             is_done = self._let_out(now_ns)
         if is_done:
             schedule._wait(True)
-            is_done = schedule.is_watched or schedule.due_ns == NEVER
+            is_done = schedule.is_watched or schedule._timer.due_ns == NEVER
         else:
             schedule._close()
         self._release()
+        if schedule._baton is not None and schedule._timer.due_ns != NEVER:
+            mcast_fence()
+            if schedule._timer.due_ns < schedule._baton.sleeps_until_ns - BULK_SLEEP_NS:
+                schedule._baton.wake()
         if not is_done:
             self._tend()
         return 0
@@ -2144,7 +2258,8 @@ cdef class Intake:
     cdef object _drive
     cdef object _give_up
     cdef bint _spins
-    cdef Lease *_lease
+    cdef int _fd
+    cdef Lease *_lease  # in the baton; NULL: none was to be had
     cdef int _bell_fd
     cdef bint _is_led
     cdef bint _was_large
@@ -2159,10 +2274,8 @@ cdef class Intake:
         rest, overrun, settled, driver=None
     ):
         self._bell_fd = -1
-        self._lease = <Lease *>PyMem_RawCalloc(1, sizeof(Lease))
-        if self._lease == NULL:
-            raise MemoryError
-        self._lease.fd = fd
+        self._fd = fd
+        self._lease = baton._new_lease(fd)
         self._reader = UdpReader(16)
         self._inbox = inbox
         self._baton = baton
@@ -2181,16 +2294,15 @@ cdef class Intake:
         self.is_open = True
 
     def __dealloc__(self):
-        if self._baton is not None and self._lease != NULL:
-            self._baton._end(self._lease)
         if self._bell_fd >= 0:
             close(self._bell_fd)
-        PyMem_RawFree(self._lease)
+        if self._lease != NULL:
+            self._lease.is_used = 0
 
     @property
     def overflow_count(self):
         """As ``reference.Intake.overflow_count``."""
-        return self._reader.overflows.get(self._lease.fd, 0)
+        return self._reader.overflows.get(self._fd, 0)
 
     def read(self, long long now_ns):
         """As ``reference.Intake.read``."""
@@ -2204,13 +2316,14 @@ cdef class Intake:
     def ring(self):
         """As ``reference.Intake.ring``."""
         cdef uint64_t one = 1
-        if self._lease.is_asleep and self._bell_fd >= 0:
+        if self._lease != NULL and self._lease.is_asleep and self._bell_fd >= 0:
             write(self._bell_fd, &one, sizeof(one))
 
     def close(self):
         """As ``reference.Intake.close``."""
         self.is_open = False
-        self._baton._end(self._lease)
+        if self._lease != NULL:
+            self._lease.is_lent = 0
         self.ring()
         if self._bell_fd >= 0:
             close(self._bell_fd)  # a thread asleep with it has heard it by now
@@ -2224,10 +2337,10 @@ cdef class Intake:
         cdef Py_ssize_t segment_bytes
         self.size_bytes = 0
         count = reader._receive(
-            self._lease.fd, LARGE_READS if self._was_large else reader._batch_count
+            self._fd, LARGE_READS if self._was_large else reader._batch_count
         )
         for index in range(count):
-            length = reader._datagram(self._lease.fd, index, &segment_bytes)
+            length = reader._datagram(self._fd, index, &segment_bytes)
             if length == 0:
                 continue
             self.size_bytes += length
@@ -2322,11 +2435,13 @@ cdef class Intake:
         cdef long long left_ns
         cdef uint64_t rings
         cdef int count, code, took
+        if lease == NULL:
+            return LONG_WAY
         if self._bell_fd < 0:
             self._bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
             if self._bell_fd < 0:
                 return LONG_WAY
-        if not self._baton._is_lent(lease):
+        if not lease.is_lent:
             if not self._baton._lend(lease):
                 return LONG_WAY
             self._baton.wake()  # the loop thread has to know
@@ -2416,7 +2531,7 @@ cdef class Intake:
     cdef bint _are_others(self, epoll_event *events, long count) noexcept:
         cdef long index
         for index in range(count):
-            if events[index].data.fd != self._lease.fd:
+            if events[index].data.fd != self._fd:
                 return True
         return False
 

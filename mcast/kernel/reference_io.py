@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from mcast.kernel.reference_pace import SendSchedule
+
 __all__ = ["Baton", "UdpReader", "UdpWriter"]
 
 # <asm-generic/socket.h>, <linux/socket.h>, <linux/udp.h>; the same on all common architectures
@@ -432,6 +434,15 @@ class Baton:
         """Until when whoever does the loop's work sleeps; 0 while it is awake."""
         self.wake: Callable[[], None] = lambda: None
         """Wakes it."""
+
+    def attend(self, schedule: SendSchedule) -> bool:
+        """Have ``poll`` return when ``schedule.due_ns`` has come; False if its owner has to.
+
+        The compiled one follows, while it sleeps, how a ``SendGate`` moves that; where the gate
+        goes on and on sending it looks every 0.2 ms. ``schedule.leave`` ends it.
+        """
+        del schedule
+        return False
 
     def poll(self, timeout_ns: int) -> list[tuple[int, int]]:
         """Descriptors that are ready, as (fd, mask), up to 64; [] when the time is over.

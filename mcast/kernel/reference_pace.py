@@ -115,6 +115,9 @@ class SendSchedule:
         """What comes next goes the long way: from here on the window is the owner's alone."""
         self.armed_until_ns = self.open_until_ns = 0
 
+    def leave(self) -> None:
+        """Have no ``Baton`` attend to it any more."""
+
     def take_run(self, now_ns: int) -> tuple[memoryview, int] | None:
         """``TransmitSlots.take_run`` as far as the rate allows; it counts as sent at ``now_ns``."""
         slots = self._slots

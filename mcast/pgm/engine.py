@@ -213,6 +213,13 @@ class PgmEngine:
             return self._peers_due_ns
         return min(self.source.next_timeout_ns, self._peers_due_ns)
 
+    @property
+    def next_alarm_ns(self) -> int:
+        """``next_timeout_ns``, but for what the loop's baton attends to."""
+        if self.source is None:
+            return self._peers_due_ns
+        return min(self.source.next_alarm_ns, self._peers_due_ns)
+
     def stats(self) -> Snapshot:
         """All counters, and the repair time's percentiles in seconds, as a flat dict."""
         if self.source is not None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
-from mcast.kernel import Buffer, SendSchedule, TokenBucket, TransmitSlots
+from mcast.kernel import Baton, Buffer, SendSchedule, TokenBucket, TransmitSlots
 from mcast.options import DEFAULT_MAXTPDU_BYTES, SocketOptions, Timers
 from mcast.pgm.events import GROUP, Transmit
 from mcast.pgm.packet import NAK_LIST_LIMIT, Nak, Packet, build_ncf, build_spm
@@ -123,6 +123,8 @@ class Source:
         self._due = [_NEVER] * len(_Timer)
         self._closing = False
         self._has_gate = False
+        self._baton: Baton | None = None
+        self._is_attended = False
         self._attend_ivl_ns = _NEVER
         self._spm_trail = options.initial_sqn
         self.asked_ns = 0
@@ -136,6 +138,11 @@ class Source:
     @property
     def next_timeout_ns(self) -> int:
         """When ``handle_timeout`` has something to do."""
+        return min(*self._due, self._schedule.due_ns)
+
+    @property
+    def next_alarm_ns(self) -> int:
+        """``next_timeout_ns``, but for what the baton attends to."""
         return min(self._due)
 
     @property
@@ -181,12 +188,16 @@ class Source:
 
     # Commands.
 
-    def open_gate(self, attend_ivl_ns: int | None) -> tuple[TransmitSlots, SendSchedule]:
+    def open_gate(
+        self, baton: Baton | None, attend_ivl_ns: int | None
+    ) -> tuple[TransmitSlots, SendSchedule]:
         """What a ``SendGate`` needs; from now on it may send by itself, where ``schedule`` says so.
 
-        At least every ``attend_ivl_ns``, if given, a message goes the long way.
+        ``baton`` wakes the loop thread for what the gate leaves behind, if there is one; at least
+        every ``attend_ivl_ns``, if given, a message goes the long way.
         """
         self._has_gate = True
+        self._baton = baton
         self._attend_ivl_ns = _NEVER if attend_ivl_ns is None else attend_ivl_ns
         return self._slots, self._schedule
 
@@ -196,8 +207,10 @@ class Source:
         self.disarm()
 
     def disarm(self) -> None:
-        """What comes next goes the long way."""
+        """What comes next goes the long way, and no baton wakes anybody for what waits."""
         self._schedule.close()
+        self._schedule.leave()
+        self._is_attended = False
 
     def catch_up(self) -> None:
         """Take note of the data that has left, by the gate or from here."""
@@ -323,11 +336,10 @@ class Source:
             self._advance_by_time(now_ns)
         if now_ns >= due[_Timer.REPAIR]:
             self._emit_repairs(now_ns)
-        if now_ns >= due[_Timer.COALESCE]:
-            if now_ns >= self._schedule.due_ns:
-                self.flush(now_ns)
-            else:
-                self._watch()  # the gate has sent since, and perhaps all there was
+        if now_ns >= self._schedule.due_ns:
+            self.flush(now_ns)
+        elif now_ns >= due[_Timer.COALESCE]:
+            self._watch()  # the gate has sent since, and perhaps all there was
         if now_ns >= due[_Timer.PACE]:
             self._emit_data(now_ns)
 
@@ -346,6 +358,9 @@ class Source:
         """See to it that the open packet leaves in time; until then more may be added to it."""
         schedule = self._schedule
         schedule.wait(armed=self._has_gate)
+        if self._has_gate and not self._is_attended and self._baton is not None:
+            self._is_attended = self._baton.attend(schedule)
+            self._due[_Timer.COALESCE] = _NEVER
         self._watch()
         if self._has_gate and self._heartbeat == 1:
             # Data that leaves by the gate begins the heartbeats anew: not in the middle of a long
@@ -353,6 +368,8 @@ class Source:
             schedule.open_until_ns = min(self._due[_Timer.HEARTBEAT], now_ns + self._attend_ivl_ns)
 
     def _watch(self) -> None:
+        if self._is_attended:
+            return
         self._due[_Timer.COALESCE] = self._schedule.due_ns
         self._schedule.is_watched = self._schedule.due_ns < _NEVER
 

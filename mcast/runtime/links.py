@@ -216,7 +216,10 @@ class MulticastLink:
         source = self._engine.source
         assert source is not None
         with self._lock:
-            slots, schedule = source.open_gate(self._loop.attend_ivl_ns)
+            threaded = self._loop.drive is None
+            slots, schedule = source.open_gate(
+                self._loop.baton if threaded else None, self._loop.attend_ivl_ns
+            )
             return SendGate(
                 slots,
                 schedule,
@@ -408,7 +411,14 @@ class MulticastLink:
     @property
     def next_timeout_ns(self) -> int:
         """When ``handle_timeout`` has something to do."""
-        due_ns = self._engine.next_timeout_ns
+        return self._earlier(self._engine.next_timeout_ns)
+
+    @property
+    def next_alarm_ns(self) -> int:
+        """``next_timeout_ns``, but for what the baton attends to."""
+        return self._earlier(self._engine.next_alarm_ns)
+
+    def _earlier(self, due_ns: int) -> int:
         if self._backlog:
             due_ns = _NEVER  # nothing can leave; the descriptor tells when
         return min(due_ns, self._finished_ns, self._give_up_ns)
@@ -561,6 +571,7 @@ class MulticastLink:
 
     def _finish(self) -> None:
         self._overflow_count = self._count_overflows()
+        self.close_gate()
         if self.intake is not None:
             self.intake.close()
         self._loop.remove(self)

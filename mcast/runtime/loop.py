@@ -46,6 +46,10 @@ class Link(Protocol):
         """When to call ``handle_timeout``."""
 
     @property
+    def next_alarm_ns(self) -> int:
+        """The same, but for what the baton attends to."""
+
+    @property
     def gives_up_ns(self) -> int:
         """When a closing link is over at the latest; 2^62 while it is open."""
 
@@ -293,7 +297,7 @@ class Loop:
         """Wait for the next timer or descriptor; what is ready."""
         baton = self.baton
         baton.sleeps_until_ns = _NEVER
-        due_ns = min((link.next_timeout_ns for link in self._links), default=_NEVER)
+        due_ns = min((link.next_alarm_ns for link in self._links), default=_NEVER)
         due_ns = min(due_ns, until_ns)
         if self._mailbox or (self._finishing and not self._links):
             due_ns = 0

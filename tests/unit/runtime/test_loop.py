@@ -26,6 +26,10 @@ class FakeLink:
         self.bug: Exception | None = None
 
     @property
+    def next_alarm_ns(self) -> int:
+        return self.next_timeout_ns
+
+    @property
     def next_timeout_ns(self) -> int:
         return self.due_ns
 
