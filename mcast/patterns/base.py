@@ -155,8 +155,8 @@ class Pattern:
             raise PatternError(f"pipe {number} is attached already; detach it first")
         if pipe is None:
             self._check_name(routing_id)
-        theirs = peer.socket_type if peer is not None else None
-        if theirs is not None and not is_compatible(self.kind, theirs):
+        theirs = peer.socket_type if peer is not None else ""
+        if theirs and not is_compatible(self.kind, theirs):
             self._refuse(number, Refusal.INCOMPATIBLE)
             return
         if pipe is None:

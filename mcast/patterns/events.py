@@ -1,7 +1,7 @@
 """What a pattern tells its shell: how a send ended, whom it refuses, and what it counted.
 
-Owns these values only. Invariant of the counters: a message that is neither handed on nor kept is
-in exactly one of them, except where a PUB or RADIO has nobody who asked for it.
+Owns these values only. Invariant of the counters: a message that a peer was to get or has sent, and
+that is neither handed on nor kept, is in exactly one of them.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ def is_compatible(ours: SocketKind, theirs: str) -> bool:
 class PeerInfo:
     """What the handshake told about the peer, or would tell it about us."""
 
-    socket_type: str | None = None
-    """Its Socket-Type; None if it did not say, which libzmq accepts, too."""
+    socket_type: str = ""
+    """Its Socket-Type; empty if it did not say, which libzmq accepts, too."""
     routing_id: bytes = b""
     """Its Identity; empty if it has none. Hostile: only a ROUTER looks at it, and checks it."""
     is_datagram: bool = False

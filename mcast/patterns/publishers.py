@@ -101,8 +101,7 @@ class Publisher(Distributing):
         if self.options.invert_matching:
             wanted = set(pipes)
             pipes = tuple([pipe for pipe in self._pipes.values() if pipe not in wanted])
-        if self.options.immediate:
-            pipes = tuple([pipe for pipe in pipes if pipe.is_usable])
+        pipes = tuple([pipe for pipe in pipes if pipe.is_usable])
         if len(self._matches) >= _MATCH_LIMIT:
             self._forget_matches()
         pipes = self._same.setdefault(pipes, pipes)
