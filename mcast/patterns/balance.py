@@ -80,14 +80,13 @@ class FairQueued(Pattern):
         taken: list[Message] = []
         active = self._active
         while active and len(taken) < limit:
-            rounds = min(
-                min(len(pipe.inbox) for pipe in active), (limit - len(taken)) // len(active)
-            )
+            rounds = (limit - len(taken)) // len(active)
             if not rounds:
                 message = self.recv()
                 assert message is not None
                 taken.append(message)
                 continue
+            rounds = min(rounds, min(len(pipe.inbox) for pipe in active))
             if len(active) == 1:
                 taken += take(active[0].inbox, rounds)
             else:
@@ -178,12 +177,14 @@ class Balanced(Pattern):
         ready = self._ready
         while ready and sent < total:
             width = len(ready)
+            if total - sent < width:  # not worth a look at every peer
+                self.send(batch[sent])
+                sent += 1
+                continue
             rounds = min(self._sndhwm - len(pipe.outbox) for pipe in ready)
             end = min(total, sent + rounds * width)
             for place, pipe in enumerate(list(ready)):
                 share = batch[sent + place : end : width]
-                if not share:
-                    break
                 outbox = pipe.outbox
                 if outbox.maxlen is not None:
                     self.counters.conflated += len(outbox) + len(share) - 1

@@ -94,14 +94,13 @@ class Pattern:
     options: QueueOptions
     """The options in force."""
 
-    def __init__(self, options: QueueOptions, dice: Random) -> None:
+    def __init__(self, options: QueueOptions, dice: Random) -> None:  # noqa: ARG002
         """``dice`` choose the first request number of a REQ and generated ids of a ROUTER.
 
         Raises: OptionError for options of another socket type.
         """
         self.counters = PatternCounters()
         """What happened so far."""
-        self._dice = dice
         self._pipes: dict[int, Pipe] = {}
         self._loaded: list[int] = []
         self._resumed: list[int] = []
@@ -111,14 +110,17 @@ class Pattern:
     def configure(self, options: QueueOptions) -> None:
         """Use these options from now on, for the pipes there are, too.
 
-        Raises: OptionError for options of another socket type.
+        Raises: OptionError for options of another socket type, or another ``conflate`` while there
+        are pipes.
         """
         if type(options) is not self.options_type:
             raise OptionError(
                 f"{self.kind} takes {self.options_type.__name__}, not {type(options).__name__}"
             )
-        self.options = options
         unlimited = options.conflates
+        if self._pipes and unlimited is not self.options.conflates:
+            raise OptionError("conflate cannot be changed while the socket has connections")
+        self.options = options
         self._sndhwm = maxsize if unlimited or not options.sndhwm else options.sndhwm
         self._rcvhwm = maxsize if unlimited or not options.rcvhwm else options.rcvhwm
         # As libzmq: who waits goes on when (HWM + 1) / 2 messages were taken.

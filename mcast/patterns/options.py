@@ -1,7 +1,7 @@
 """The options of each socket type: names as in pyzmq, defaults as in libzmq where it has one.
 
-Owns their checks: an object of these classes has been checked, and never changes. Every one may be
-given to ``Pattern.configure`` at any time; ``conflate`` counts for pipes attached later.
+Owns their checks: an object of these classes has been checked, and never changes. A socket may be
+given another one at any time (``Pattern.configure``).
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class ConflatingOptions(QueueOptions):
     conflate: bool = False
     """Each queue holds the newest message only, and both high-water marks mean nothing.
 
-    Unlike in libzmq, a multipart message is kept or replaced whole.
+    Unlike in libzmq, a multipart message is kept or replaced whole. Fixed once there are peers.
     """
 
     @property
@@ -188,7 +188,10 @@ class PubOptions(PublisherOptions):
     """PUB."""
 
     conflate: bool = False
-    """Each peer's queue holds the newest message only; ``sndhwm`` means nothing."""
+    """Each peer's queue holds the newest message only, and ``sndhwm`` means nothing.
+
+    Fixed once there are peers.
+    """
 
     @property
     def conflates(self) -> bool:

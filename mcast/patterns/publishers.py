@@ -83,8 +83,7 @@ class Publisher(Distributing):
             if pipes is None:
                 pipes = self._match(topic)
             if pipes is not last_pipes:
-                if place > first:
-                    self._give_many(last_pipes, batch[first:place])
+                self._give_many(last_pipes, batch[first:place])
                 first, last_pipes = place, pipes
         if batch:
             self._give_many(last_pipes, batch[first:])

@@ -35,6 +35,11 @@ class Telling(Pattern):
         self._wanted: Counter[bytes] = Counter()
         super().__init__(options, dice)
 
+    @property
+    def topic_count(self) -> int:
+        """How many different topics this socket is subscribed to, or groups it has joined."""
+        return len(self._wanted)
+
     def _want(self, topic: bytes) -> None:
         """One subscription more. Peers hear of each, as in libzmq, so that XPUB_VERBOSE can."""
         self._wanted[topic] += 1
@@ -79,11 +84,6 @@ class Sub(Telling, FairQueued):
         self._filter: TopicFilter | None = None
         super().__init__(options, dice)
 
-    @property
-    def topic_count(self) -> int:
-        """How many different topics this socket is subscribed to."""
-        return len(self._wanted)
-
     def subscribe(self, topic: bytes) -> None:
         """Receive messages that begin with ``topic``; as often as this is called, so often
         ``unsubscribe`` is needed to end it."""
@@ -123,11 +123,6 @@ class Xsub(Telling, FairQueued, Distributing):
     kind = SocketKind.XSUB
     options_type = XsubOptions
     options: XsubOptions
-
-    @property
-    def topic_count(self) -> int:
-        """How many different topics this socket is subscribed to."""
-        return len(self._wanted)
 
     def send(self, message: Message) -> SendResult:
         """Subscribe, cancel, or pass a message on to all; always SENT.

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from mcast.errors import PatternError
+from mcast.errors import OptionError, PatternError
 from mcast.patterns import (
     Dealer,
     Pair,
@@ -381,6 +381,17 @@ def test_a_conflating_dealer_takes_turns_and_keeps_what_is_newest_for_each() -> 
     dealer = made(Dealer, 2, conflate=True)
     dealer.send_many([b"1", b"2", b"3", b"4", b"5"])
     assert (out(dealer, 0), out(dealer, 1)) == ([b"5"], [b"4"])
+
+
+def test_conflating_begins_and_ends_only_without_connections() -> None:
+    push = made(Push, 1)
+    with pytest.raises(OptionError, match="conflate cannot be changed"):
+        push.configure(ConflatingOptions(conflate=True))
+    push.detach(0)
+    push.configure(ConflatingOptions(conflate=True))
+    push.attach(0, ANYBODY)
+    push.send_many(numbered(3))
+    assert len(out(push)) == 1
 
 
 # PAIR.
