@@ -45,6 +45,7 @@ from cpython.dict cimport PyDict_GetItem
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.pyport cimport PY_SSIZE_T_MAX
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.errno cimport (
@@ -194,6 +195,7 @@ cdef enum:
     SHORT_FRAME_LIMIT = 0xFF
     MORE = 0x01
     HEAD_BYTES_MAX = 10
+    ALONE_SHARE = 4
     UDP_IP_BYTES = 28
     HUGE_PAGE_BYTES = 1 << 21
     FIRST_BODY_BYTES = 2048  # a body that goes on in the next packet is longer than most of one
@@ -690,23 +692,43 @@ cdef class FrameDecoder:
             PyBuffer_Release(&buffer)
 
     cdef int _decode(self, const uint8_t *data, Py_ssize_t end, list out) except -1:
+        cdef Py_ssize_t position = self._enter(data, end)
+        cdef PyObject *message
+        while True:
+            message = self._next(data, &position, end)
+            if message == NULL:
+                return 0
+            out.append(<object>message)
+            Py_DECREF(<object>message)
+
+    cdef Py_ssize_t _enter(self, const uint8_t *data, Py_ssize_t end) noexcept:
+        """Where in a TSDU to begin; ``end`` if there is nothing for us in it."""
         cdef Py_ssize_t position = OFFSET_BYTES
-        cdef Py_ssize_t offset, wanted
-        cdef uint64_t length
-        cdef long long take
-        cdef const uint8_t *head
+        cdef Py_ssize_t offset
         if end < OFFSET_BYTES:
             self._give_up()
-            return 0
+            return end
         if not self.in_step:
             offset = mcast_get16(data)
             if offset == NO_MESSAGE_START:
-                return 0
+                return end
             position += offset
             if position > end:
                 self._give_up()
-                return 0
+                return end
             self.in_step = True
+        return position
+
+    cdef PyObject *_next(
+        self, const uint8_t *data, Py_ssize_t *at, Py_ssize_t end
+    ) except? NULL:
+        """The next message that ends in this TSDU, a new reference, or NULL; moves ``at`` on."""
+        cdef Py_ssize_t position = at[0]
+        cdef Py_ssize_t wanted
+        cdef uint64_t length
+        cdef long long take
+        cdef const uint8_t *head
+        cdef object message
         while position < end:
             if self._size_left >= 0:  # inside a body
                 take = min(self._size_left, <long long>(end - position))
@@ -714,10 +736,31 @@ cdef class FrameDecoder:
                 position += <Py_ssize_t>take
                 self._size_left -= take
                 if self._size_left == 0:
-                    self._end_body(out)
+                    message = self._end_body()
+                    if message is not None:
+                        at[0] = position
+                        Py_INCREF(message)
+                        return <PyObject *>message
                 continue
             head = data + position
             if self._head_bytes == 0 and end - position >= HEAD_BYTES_MAX:
+                length = head[0]
+                if (  # the usual message: short, of one part, and all here
+                    length - 1 < SHORT_FRAME_LIMIT - 1
+                    and not head[1] & MORE
+                    and self._part_count == 0
+                    and not self._too_long
+                    and <Py_ssize_t>length < end - position
+                    and <long long>length <= self.max_message_bytes
+                    and self.max_part_count > 0
+                ):
+                    position += <Py_ssize_t>length + 1
+                    if not self._topic_filter._match(head + 2, <Py_ssize_t>length - 1):
+                        self.filtered_count += 1
+                        continue
+                    self.message_count += 1
+                    at[0] = position
+                    return _new_bytes(<const char *>head + 2, <Py_ssize_t>length - 1)
                 position += HEAD_BYTES_MAX if head[0] == SHORT_FRAME_LIMIT else 2
             else:  # near the end of the TSDU, or begun in the last one: octet by octet
                 wanted = 2
@@ -729,7 +772,7 @@ cdef class FrameDecoder:
                     position += 1
                     wanted = HEAD_BYTES_MAX if self._head[0] == SHORT_FRAME_LIMIT else 2
                 if self._head_bytes < wanted:
-                    return 0  # the frame's head goes on in the next TSDU
+                    break  # the frame's head goes on in the next TSDU
                 self._head_bytes = 0
                 head = self._head
             if head[0] == SHORT_FRAME_LIMIT:
@@ -740,7 +783,7 @@ cdef class FrameDecoder:
                 self._more = head[1] & MORE
             if length == 0:
                 self._give_up()
-                return 0
+                break
             length -= 1  # the flags octet
             if (
                 self._too_long
@@ -751,34 +794,36 @@ cdef class FrameDecoder:
                 self._note_too_long()
                 if length > <uint64_t>(end - position):
                     self._reset()  # whatever it claims, the next offset leads to the next message
-                    return 0
+                    break
                 position += <Py_ssize_t>length
                 if not self._more:
                     self._start_message()
                 continue
             self._total_bytes += <long long>length
             if length <= <uint64_t>(end - position):
-                self._end_frame(data + position, <Py_ssize_t>length, out)
+                message = self._end_frame(data + position, <Py_ssize_t>length)
                 position += <Py_ssize_t>length
+                if message is not None:
+                    at[0] = position
+                    Py_INCREF(message)
+                    return <PyObject *>message
             else:
                 self._size_left = self._body_size = <long long>length
                 self._body_bytes = self._body_room = 0
-        return 0
+        at[0] = end
+        return NULL
 
-    cdef inline int _end_frame(
-        self, const uint8_t *body, Py_ssize_t size, list out
-    ) except -1:
-        """A part that lies whole in the TSDU."""
+    cdef object _end_frame(self, const uint8_t *body, Py_ssize_t size):
+        """A part that lies whole in the TSDU; the message it ends, or None."""
         cdef bint wanted = not self._rejected
         if self._part_count == 0:
             wanted = self._topic_filter._match(body, size)
-        self._end_part(
-            PyBytes_FromStringAndSize(<const char *>body, size) if wanted else None, out
+        return self._end_part(
+            PyBytes_FromStringAndSize(<const char *>body, size) if wanted else None
         )
-        return 0
 
-    cdef int _end_body(self, list out) except -1:
-        """A part that came in several TSDUs."""
+    cdef object _end_body(self):
+        """A part that came in several TSDUs; the message it ends, or None."""
         cdef bytes part = None
         if self._body != NULL:
             part = <bytes>self._body
@@ -789,34 +834,33 @@ cdef class FrameDecoder:
             <const uint8_t *>PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part)
         ):
             part = None
-        self._end_part(part, out)
-        return 0
+        return self._end_part(part)
 
-    cdef inline int _end_part(self, bytes part, list out) except -1:
-        """Take a whole part, None if the message is rejected."""
+    cdef object _end_part(self, bytes part):
+        """Take a whole part, None if the message is rejected; the message it ends, or None."""
+        cdef list parts
         if self._part_count == 0:
             if not self._more:  # the usual message
                 if part is None:
                     self.filtered_count += 1
                 else:
                     self.message_count += 1
-                    out.append(part)
                 self._total_bytes = 0
-                return 0
+                return part
             self._rejected = part is None
             self._parts = None if self._rejected else []
         self._part_count += 1
         if not self._rejected:
             self._parts.append(part)
         if self._more:
-            return 0
+            return None
+        parts = self._parts
         if self._rejected:
             self.filtered_count += 1
         else:
             self.message_count += 1
-            out.append(tuple(self._parts))
         self._start_message()
-        return 0
+        return None if parts is None else tuple(parts)
 
     cdef int _grow_body(self, const uint8_t *data, long long size) except -1:
         cdef long long room
@@ -1309,6 +1353,10 @@ cdef class SendSchedule:
         """True while data waits to leave for the first time."""
         return self._has_pending()
 
+    def is_due(self, long long now_ns, *, bint alone):
+        """As ``reference.SendSchedule.is_due``."""
+        return self._is_due(now_ns, alone)
+
     def close(self):
         """As ``reference.SendSchedule.close``."""
         self._close()
@@ -1327,6 +1375,11 @@ cdef class SendSchedule:
     def wait(self, *, bint armed):
         """As ``reference.SendSchedule.wait``."""
         self._wait(armed)
+
+    cdef inline bint _is_due(self, long long now_ns, bint alone) noexcept:
+        return now_ns - self.data_sent_ns >= (
+            self.coalesce_ns // ALONE_SHARE if alone else self.coalesce_ns
+        )
 
     cdef inline bint _has_pending(self) noexcept:
         return self._slots.unsent < self._slots.next or self._slots._open_bytes > 0
@@ -1450,6 +1503,27 @@ cdef class ReceiveSlots:
             if self._store and self.next in self._store:
                 break
         return min(start, size)
+
+    cdef Py_ssize_t _admit(
+        self, const uint8_t *data, Py_ssize_t size, Py_ssize_t segment_bytes
+    ) noexcept:
+        """``_take`` without decoding: the packets up to the place returned are to be decoded."""
+        cdef const uint8_t *packet
+        cdef Py_ssize_t length
+        cdef Py_ssize_t start = 0
+        while start < size:
+            packet = data + start
+            length = min(segment_bytes, size - start)
+            if (
+                not self._is_plain(packet, length)
+                or mcast_get32(packet + 16) != <uint32_t>self.next
+            ):
+                break
+            self._count(packet)
+            self.lead = max(self.lead, self.next)
+            self.next += 1
+            start += length
+        return start
 
     def store_run(
         self, data, Py_ssize_t start, Py_ssize_t segment_bytes, long long stored_bytes_limit
@@ -2023,19 +2097,22 @@ cdef class SendGate:
     cdef bint _send_open(self, bytes data, long long now_ns) except -1:
         """Take one message as the owner would; False, and nothing done, if that is for Python."""
         cdef SendSchedule schedule = self._schedule
-        cdef bint is_due = now_ns - schedule.data_sent_ns >= schedule.coalesce_ns
-        if not (is_due or schedule.is_watched) or self._acquire(False) is not True:
+        cdef bint alone = not schedule._has_pending()
+        if (
+            not (schedule.is_watched or schedule._is_due(now_ns, alone))
+            or self._acquire(False) is not True
+        ):
             return False
         if not self._can_afford(now_ns) or not self._slots._append_bytes(data):
             self._release()
             return False
-        self._leave(now_ns)
+        self._leave(now_ns, alone)
         return True
 
     cdef int _send_run(self, long long now_ns) except -1:
         """Let a full run go, if it may go now and nobody else is at it."""
         if self._can_afford(now_ns) and self._acquire(False) is True:
-            self._leave(now_ns)
+            self._leave(now_ns, False)
         return 0
 
     cdef Py_ssize_t _send_many_open(self, list messages, long long now_ns) except -1:
@@ -2044,8 +2121,10 @@ cdef class SendGate:
         cdef long long run_packets = self._schedule.run_packets
         cdef Py_ssize_t index = 0
         cdef Py_ssize_t count = PyList_GET_SIZE(messages)
+        cdef bint alone
         if self._acquire(False) is not True:
             return 0
+        alone = not self._schedule._has_pending()
         while index < count and self._can_afford(now_ns):
             while (
                 index < count
@@ -2056,18 +2135,18 @@ cdef class SendGate:
                 index += 1
             if slots.next - slots.unsent < run_packets or not self._let_out(now_ns):
                 break
-        self._leave(now_ns)
+        self._leave(now_ns, alone)
         self._spend(BATCH_WEIGHT_BYTES)
         return index
 
-    cdef int _leave(self, long long now_ns) except -1:
+    cdef int _leave(self, long long now_ns, bint alone) except -1:
         """Send what is to leave now, arm for the rest, and give the lock back."""
         cdef TransmitSlots slots = self._slots
         cdef SendSchedule schedule = self._schedule
         cdef bint is_done = True
         if slots.next - slots.unsent >= schedule.run_packets:
             is_done = self._let_out(now_ns)
-        if is_done and now_ns - schedule.data_sent_ns >= schedule.coalesce_ns:
+        if is_done and schedule._is_due(now_ns, alone):
             slots._seal()
             is_done = self._let_out(now_ns)
         if is_done:
@@ -2124,7 +2203,7 @@ cdef class Inbox:
     cdef Py_ssize_t _count
     cdef public bint hold
     cdef public Baton baton
-    cdef public Intake intake
+    cdef Intake _intake
     cdef public Py_ssize_t limit
     cdef readonly long long put_count
 
@@ -2133,11 +2212,29 @@ cdef class Inbox:
         self._head = []
 
     def __len__(self):
+        self._settle()
         return self._count
+
+    @property
+    def intake(self):
+        """As ``reference.Inbox.intake``."""
+        return self._intake
+
+    @intake.setter
+    def intake(self, Intake intake):
+        self._settle()
+        self._intake = intake
 
     def put(self, list messages not None):
         """As ``reference.Inbox.put``."""
+        self._settle()
         self._put(messages)
+
+    cdef inline int _settle(self) except -1:
+        """What the intake has not decoded yet comes before all that is put from now on."""
+        if self._intake is not None and self._intake._held_count:
+            self._intake._decode_all()
+        return 0
 
     cdef inline int _put(self, list messages) except -1:
         if PyList_GET_SIZE(messages):
@@ -2148,6 +2245,7 @@ cdef class Inbox:
 
     def put_error(self, error not None):
         """As ``reference.Inbox.put_error``."""
+        self._settle()
         self._chunks.append([error])
         self._count += 1
 
@@ -2158,6 +2256,8 @@ cdef class Inbox:
         cdef list taken = [], empty = [], head
         cdef Py_ssize_t at, wanted
         cdef object first
+        if self._count == 0 and self._intake is not None and self._intake._held_count:
+            self._intake._decode_some(limit, taken)
         while self._count and PyList_GET_SIZE(taken) < limit:
             self._step()
             head, at = self._head, self._at
@@ -2190,6 +2290,8 @@ cdef class Inbox:
         # find an empty inbox, and what it puts in must stay.
         cdef object chunks, fresh_chunks = deque()
         cdef list head, fresh_head = []
+        if self._intake is not None:
+            self._intake._held_count = 0
         chunks = self._chunks
         head = self._head
         self._count = 0
@@ -2227,6 +2329,7 @@ cdef class Inbox:
 
 cdef enum:
     LARGE_BYTES = 1 << 14
+    HELD_COUNT = 16
     LARGE_READS = 2  # runs of up to 64 KiB: what is handed on should still be in the cache
     KEY_BYTES = 24
     SPINS_PER_LOOK = 64
@@ -2241,9 +2344,25 @@ cdef enum Waited:
     READY = 1
 
 
+cdef struct Held:  # a run that was checked and has yet to be decoded
+    int slab
+    Py_ssize_t start  # of the packet under way
+    Py_ssize_t position  # in its TSDU; -1: not begun
+    Py_ssize_t end
+    Py_ssize_t segment_bytes
+    long long first_sqn
+
+
 @cython.final
 cdef class Intake:
-    """As ``reference.Intake``; this one does wait."""
+    """As ``reference.Intake``; this one does wait.
+
+    What a waiting thread has read is checked at once and decoded as it is asked for: a message is
+    made where it is used, in memory that the one before it has just given back. Whoever looks at
+    the inbox in another way has all of it decoded first. Held runs are guarded by the interpreter
+    lock alone: decoding runs no Python, but for the garbage collection of a message of several
+    parts, against which ``_is_decoding`` guards.
+    """
 
     cdef UdpReader _reader
     cdef Inbox _inbox
@@ -2263,6 +2382,12 @@ cdef class Intake:
     cdef int _bell_fd
     cdef bint _is_led
     cdef bint _was_large
+    cdef bint _is_decoding
+    cdef Held _held[HELD_COUNT]
+    cdef list _held_slots  # of each of them the ReceiveSlots
+    cdef int _held_count
+    cdef int _held_at
+    cdef list _odd  # leftovers that say no more than that a source is to be looked at, or None
     cdef bytes _key
     cdef uint8_t _raw_key[KEY_BYTES]
     cdef public bint is_open
@@ -2291,6 +2416,7 @@ cdef class Intake:
             self._give_up = driver.lock.release
             self._spins = driver.spins
         self._key = b""
+        self._held_slots = [None] * HELD_COUNT
         self.is_open = True
 
     def __dealloc__(self):
@@ -2306,12 +2432,16 @@ cdef class Intake:
 
     def read(self, long long now_ns):
         """As ``reference.Intake.read``."""
-        return self._read(now_ns)
+        return self._read(now_ns, False)
 
     def wait(self, long long timeout_ns):
         """As ``reference.Intake.wait``."""
         cdef Waited waited = self._wait(timeout_ns)
         return None if waited == LONG_WAY else waited == READY
+
+    def settle(self):
+        """As ``reference.Intake.settle``."""
+        self._inbox._settle()
 
     def ring(self):
         """As ``reference.Intake.ring``."""
@@ -2329,12 +2459,14 @@ cdef class Intake:
             close(self._bell_fd)  # a thread asleep with it has heard it by now
             self._bell_fd = -1
 
-    cdef list _read(self, long long now_ns):
+    cdef list _read(self, long long now_ns, bint is_lazy):
         cdef UdpReader reader = self._reader
         cdef list leftovers = None
         cdef int count, index
         cdef Py_ssize_t length, start
         cdef Py_ssize_t segment_bytes
+        self._inbox._settle()
+        leftovers, self._odd = self._odd, None
         self.size_bytes = 0
         count = reader._receive(
             self._fd, LARGE_READS if self._was_large else reader._batch_count
@@ -2346,7 +2478,7 @@ cdef class Intake:
             self.size_bytes += length
             start = 0
             if leftovers is None:
-                start = self._take(now_ns, index, length, segment_bytes)
+                start = self._take(now_ns, index, length, segment_bytes, is_lazy)
                 if start < 0:
                     continue
                 leftovers = []
@@ -2357,7 +2489,8 @@ cdef class Intake:
         return [] if leftovers is None else leftovers
 
     cdef Py_ssize_t _take(
-        self, long long now_ns, int index, Py_ssize_t length, Py_ssize_t segment_bytes
+        self, long long now_ns, int index, Py_ssize_t length, Py_ssize_t segment_bytes,
+        bint is_lazy
     ) except -2:
         """Take plain packets of a run; where the rest begins, -1 if there is none."""
         cdef const uint8_t *data
@@ -2375,6 +2508,9 @@ cdef class Intake:
         if found == NULL:
             return 0
         slots = <ReceiveSlots>found
+        if is_lazy:
+            start = self._hold(now_ns, slots, index, data, length, segment_bytes)
+            return -1 if start == length else start
         decoder = slots.decoder
         odd_count = decoder.too_long_count + decoder.malformed_count
         first = slots.next
@@ -2390,6 +2526,114 @@ cdef class Intake:
             slots.odd_from = first
             return start
         return -1 if start == length else start
+
+    cdef Py_ssize_t _hold(
+        self, long long now_ns, ReceiveSlots slots, int index, const uint8_t *data,
+        Py_ssize_t length, Py_ssize_t segment_bytes
+    ):
+        """Check a run and keep it for when it is asked for; where the rest begins."""
+        cdef Held *held = &self._held[self._held_count]
+        held.first_sqn = slots.next
+        held.slab = index
+        held.start = 0
+        held.position = -1
+        held.end = slots._admit(data, length, segment_bytes)
+        held.segment_bytes = segment_bytes
+        if held.end:
+            slots.heard_ns = now_ns
+            if self._held_count == 0:
+                self._held_at = 0
+            self._held_slots[self._held_count] = slots
+            self._held_count += 1
+        return held.end
+
+    cdef PyObject *_next(self) except? NULL:
+        """The next message of what is held, a new reference; NULL: that was all of it."""
+        cdef Held *held
+        cdef const uint8_t *tsdu
+        cdef FrameDecoder decoder
+        cdef ReceiveSlots slots
+        cdef PyObject *message
+        cdef Py_ssize_t length
+        cdef long long odd_count
+        while self._held_at < self._held_count:
+            held = &self._held[self._held_at]
+            slots = <ReceiveSlots>self._held_slots[self._held_at]
+            decoder = slots.decoder
+            odd_count = decoder.too_long_count + decoder.malformed_count
+            while held.start < held.end:
+                length = min(held.segment_bytes, held.end - held.start) - DATA_HEADER_BYTES
+                tsdu = (
+                    (<_Slab>self._reader._slabs[held.slab]).data + held.start + DATA_HEADER_BYTES
+                )
+                if held.position < 0:
+                    held.position = decoder._enter(tsdu, length)
+                message = decoder._next(tsdu, &held.position, length)
+                if message != NULL:
+                    self._note_odd(slots, held, odd_count)
+                    return message
+                held.start += held.segment_bytes
+                held.position = -1
+            self._note_odd(slots, held, odd_count)
+            self._held_at += 1
+        self._held_count = 0
+        return NULL
+
+    cdef int _note_odd(self, ReceiveSlots slots, Held *held, long long odd_count) except -1:
+        """Have the owner told if a message could not be delivered."""
+        cdef const uint8_t *data
+        if slots.decoder.too_long_count + slots.decoder.malformed_count != odd_count:
+            slots.odd_from = held.first_sqn
+            data = (<_Slab>self._reader._slabs[held.slab]).data
+            header = memoryview(PyBytes_FromStringAndSize(<const char *>data, HEADER_BYTES))
+            self._find_key(held.slab, data)
+            if self._odd is None:
+                self._odd = []
+            self._odd.append((
+                self._key[:PyBytes_GET_SIZE(self._key) - 8], header, HEADER_BYTES, HEADER_BYTES
+            ))
+        return 0
+
+    cdef int _decode_some(self, Py_ssize_t limit, list out) except -1:
+        cdef PyObject *message
+        if self._is_decoding:
+            return 0
+        self._is_decoding = True
+        try:
+            while PyList_GET_SIZE(out) < limit:
+                message = self._next()
+                if message == NULL:
+                    break
+                out.append(<object>message)
+                Py_DECREF(<object>message)
+        finally:
+            self._is_decoding = False
+        return 0
+
+    cdef int _decode_all(self) except -1:
+        cdef list messages = []
+        self._decode_some(PY_SSIZE_T_MAX, messages)
+        self._inbox._put(messages)
+        return 0
+
+    cdef object _get_plain(self):
+        """The next message of what is held, if it has one part; else it is in the inbox."""
+        cdef PyObject *message
+        if self._is_decoding or self._inbox.hold:
+            return None
+        self._is_decoding = True
+        try:
+            message = self._next()
+        finally:
+            self._is_decoding = False
+        if message == NULL:
+            return None
+        result = <object>message
+        Py_DECREF(result)
+        if PyBytes_CheckExact(result):
+            return result
+        self._inbox._put([result])
+        return None
 
     cdef int _find_key(self, int index, const uint8_t *data) except -1:
         """Source address and TSI, in the same bytes object as long as they stay the same."""
@@ -2448,7 +2692,7 @@ cdef class Intake:
         while True:
             took = self._pump()
             lease.used_ns = _now()
-            if self._inbox._count:
+            if self._inbox._count or self._held_count:
                 return READY
             if took < 0:
                 return LONG_WAY
@@ -2495,7 +2739,7 @@ cdef class Intake:
         try:
             while True:
                 took = self._pump()
-                if self._inbox._count:
+                if self._inbox._count or self._held_count:
                     return READY
                 if took < 0:
                     return LONG_WAY
@@ -2548,13 +2792,15 @@ cdef class Intake:
             now_ns = _now()
             if self.is_stale:
                 is_odd = True
+                self._inbox._settle()
                 self._rest(now_ns, [])
             try:
-                rest = self._read(now_ns)
+                rest = self._read(now_ns, True)
             except OSError:
                 return 1  # such as ECONNREFUSED, reported once
             if rest:
                 is_odd = True
+                self._inbox._settle()
                 self._rest(now_ns, rest)
         finally:
             self._release()
@@ -2577,17 +2823,18 @@ cdef class ReceiveGate:
     def recv(self, flags=0, *, timeout=None):
         """As ``reference.ReceiveGate.recv``."""
         cdef Inbox inbox = self._inbox
+        cdef Intake intake
         message = inbox._get_plain()
         while message is None:
-            if (
-                timeout is not None
-                or flags is not ZERO
-                or inbox._count
-                or inbox.intake is None
-                or inbox.intake._wait(-1) != READY
-            ):
+            intake = inbox._intake
+            if intake is None or inbox._count or inbox.hold or intake._is_decoding:
                 return self._slow(flags, timeout=timeout)
-            message = inbox._get_plain()
+            if intake._held_count:
+                message = intake._get_plain()
+            elif timeout is not None or flags is not ZERO or intake._wait(-1) != READY:
+                return self._slow(flags, timeout=timeout)
+            else:
+                message = inbox._get_plain()
         if inbox.baton is not None:
             inbox.baton._spend(PyBytes_GET_SIZE(message) + MESSAGE_WEIGHT_BYTES)
         return message

@@ -134,6 +134,9 @@ class Intake:
         del timeout_ns
         return None
 
+    def settle(self) -> None:
+        """Have all that was read in the inbox, where it is not yet. For any thread."""
+
     def ring(self) -> None:
         """Have a thread that is asleep in ``wait`` look again. For any thread."""
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SendSchedule", "TokenBucket"]
 
 _NEVER: Final = 1 << 62
+_ALONE_SHARE: Final = 4
 _UDP_IP_BYTES: Final = 28  # what libzmq, too, adds to a packet's cost
 
 
@@ -54,7 +55,8 @@ class TokenBucket:
 class SendSchedule:
     """When the packets of a transmit window leave, and what has left. Guarded by its owner's lock.
 
-    Data leaves at once if the last left ``coalesce_ns`` ago or longer; else with the next full run
+    A message that finds nothing pending leaves at once if the last data left a quarter of
+    ``coalesce_ns`` ago or longer: it is not one of a burst. Else it leaves with the next full run
     of ``run_packets``, or when that time is over, or when the bucket allows ``quantum_bytes``.
     """
 
@@ -110,6 +112,11 @@ class SendSchedule:
     def has_pending(self) -> bool:
         """True while data waits to leave for the first time."""
         return self._slots.unsent < self._slots.next or self._slots.open_bytes > 0
+
+    def is_due(self, now_ns: int, *, alone: bool) -> bool:
+        """True if all that is pending leaves now; ``alone``: nothing was before this message."""
+        patience_ns = self.coalesce_ns // _ALONE_SHARE if alone else self.coalesce_ns
+        return now_ns - self.data_sent_ns >= patience_ns
 
     def close(self) -> None:
         """What comes next goes the long way: from here on the window is the owner's alone."""

@@ -4,9 +4,9 @@ Owns the transmit window (kernel ``TransmitSlots``), the pace, the SPM schedule 
 Invariants: packets leave in sequence and within the rate; NCFs go before SPMs and SPMs before
 data; a packet stays repairable until ``recovery_ivl`` has passed or ``txw_bytes`` need its place.
 
-When does a message leave? At once if the last packet left longer ago than ``coalesce``; else with
-the next full run, or when ``coalesce`` is over. So a lone message never waits, and a burst travels
-in runs that one system call carries.
+When does a message leave? At once if nothing waits and the last packet left a quarter of
+``coalesce`` ago or longer; else with the next full run, or when ``coalesce`` is over. So a lone
+message never waits, and a burst travels in runs that one system call carries.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class Source:
     def tend(self, now_ns: int) -> None:
         """See to what the gate left behind: send it if it is time to, else have a timer do so."""
         self.catch_up()
-        self._leave_or_wait(now_ns)
+        self._leave_or_wait(now_ns, alone=False)
 
     def start(self, now_ns: int) -> None:
         """Announce the source: three SPMs back to back, as libzmq, so that one may be lost."""
@@ -238,11 +238,12 @@ class Source:
     def send(self, now_ns: int, parts: Sequence[Buffer]) -> bool:
         """Take one message; False if too much waits already. Raises ValueError as the kernel."""
         slots = self._slots
+        alone = not self.has_unsent
         if slots.unsent_message_count >= self._hwm or not slots.append(parts):
             self._emit_data(now_ns)
             if slots.unsent_message_count >= self._hwm or not slots.append(parts):
                 return False
-        self._leave_or_wait(now_ns)
+        self._leave_or_wait(now_ns, alone=alone)
         return True
 
     def send_many(self, now_ns: int, messages: Sequence[Buffer], start: int) -> int:
@@ -251,6 +252,7 @@ class Source:
         Call again after ``take_transmits`` until nothing more is taken.
         """
         slots = self._slots
+        alone = not self.has_unsent
         first = slots.unsent
         # What is handed out here is sent only when this returns: the window must not come round.
         while start < len(messages) and slots.unsent - first < slots.unsent_limit:
@@ -264,7 +266,7 @@ class Source:
                 is_stuck = is_stuck and slots.unsent == unsent
             if is_stuck:
                 break
-        self._leave_or_wait(now_ns)
+        self._leave_or_wait(now_ns, alone=alone)
         return start
 
     def flush(self, now_ns: int) -> None:
@@ -345,11 +347,11 @@ class Source:
 
     # Output.
 
-    def _leave_or_wait(self, now_ns: int) -> None:
+    def _leave_or_wait(self, now_ns: int, *, alone: bool) -> None:
         slots = self._slots
         if slots.next - slots.unsent >= self._run_packets:
             self._emit_data(now_ns)
-        if now_ns - self._schedule.data_sent_ns >= self._schedule.coalesce_ns:
+        if self._schedule.is_due(now_ns, alone=alone):
             self.flush(now_ns)
         else:
             self._await_company(now_ns)

@@ -281,6 +281,8 @@ class MulticastLink:
             self.intake.is_stale = False
         if self._filter_used != self._filter_wanted:
             self._filter_used = self._filter_wanted  # first: what changes meanwhile is for later
+            if self.intake is not None:
+                self.intake.settle()  # what came before is not for the new one
             self._engine.set_filter(self._make_filter())
 
     def close(self, linger: float, *, quietly: bool = False) -> None:

@@ -34,8 +34,8 @@ _READ_COUNT: Final = 16
 _LONGEST_SLEEP_NS: Final = 60_000_000_000
 _PATIENCE_S: Final = 0.01
 """How long a thread waits for another that does the loop's work, before it looks for itself."""
-_ATTEND_IVL_NS: Final = 200_000
-"""Without a thread, sending looks for NAKs so often: it costs 2 % of the sender's time."""
+_ATTEND_IVL_NS: Final = 1_000_000
+"""Without a thread, sending looks for NAKs so often; they come 10 ms after a loss, or later."""
 
 
 class Link(Protocol):

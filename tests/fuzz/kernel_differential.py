@@ -534,23 +534,25 @@ class _Owner:
 
     def slow(self, data: reference.Buffer, flags: int = 0, *, timeout: float | None = None) -> None:
         if flags == 0:
+            alone = not self.schedule.has_pending
             self.slots.append((data,))
-            self.leave()
+            self.leave(alone=alone)
 
     def slow_many(self, messages: list[reference.Buffer], *, timeout: float | None = None) -> int:
+        alone = not self.schedule.has_pending
         for message in messages:
             if not self.slots.append((message,)):
                 self.emit()
                 self.slots.append((message,))
             if self.slots.next - self.slots.unsent >= self.schedule.run_packets:
                 self.emit()
-        self.leave()
+        self.leave(alone=alone)
         return len(messages)
 
-    def leave(self) -> None:
+    def leave(self, *, alone: bool = False) -> None:
         if self.slots.next - self.slots.unsent >= self.schedule.run_packets:
             self.emit()
-        if time.monotonic_ns() - self.schedule.data_sent_ns >= self.schedule.coalesce_ns:
+        if self.schedule.is_due(time.monotonic_ns(), alone=alone):
             self.slots.seal()
             self.emit()
         self.watch()
