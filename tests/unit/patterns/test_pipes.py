@@ -10,17 +10,24 @@ from random import Random
 import pytest
 
 from mcast.errors import OptionError, PatternError
+from mcast.kernel import Message
 from mcast.patterns import (
     Dealer,
     Pair,
+    Pattern,
     PeerInfo,
     Pub,
     Pull,
     Push,
     Radio,
     Refusal,
+    Rep,
+    Req,
+    Router,
     SendResult,
     SocketKind,
+    Xpub,
+    Xsub,
     create,
 )
 from mcast.patterns.options import ConflatingOptions
@@ -213,6 +220,25 @@ def test_a_pipe_is_loaded_once_until_it_is_empty() -> None:
     assert not push.has_outgoing(0)
     push.send(b"4")
     assert push.take_loaded() == [0]
+
+
+@pytest.mark.parametrize("pattern", [Dealer, Pair, Pub, Push, Radio, Rep, Req, Router, Xpub, Xsub])
+@pytest.mark.parametrize("many", [False, True])
+def test_whatever_sends_loads_its_pipe(pattern: type[Pattern], many: bool) -> None:
+    one = made(pattern)
+    one.attach(3, PeerInfo(routing_id=b"A"))
+    message: Message = (b"A", b"x") if pattern in (Radio, Router) else b"x"
+    one.handle_subscriptions(3, wants(b"A" if pattern is Radio else b""))
+    if pattern is Rep:
+        one.handle_messages(3, [(b"", b"request")])
+        one.recv()
+    assert one.take_loaded() == []
+    if many:
+        assert one.send_many([message]) == 1
+    else:
+        assert one.send(message) is SendResult.SENT
+    assert one.take_loaded() == [3]
+    assert len(one.take_outgoing(3, 5)) == 1
 
 
 def test_messages_sent_and_received_are_counted() -> None:

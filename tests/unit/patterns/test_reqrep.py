@@ -254,6 +254,7 @@ def test_a_rep_receives_and_sends_in_turn() -> None:
     rep.handle_messages(0, [(b"", b"1"), (b"", b"2")])
     assert rep.is_readable
     assert not rep.is_writable
+    assert rep.recv_many(0) == []
     assert rep.recv_many(5) == [b"1"]
     assert not rep.is_readable
     assert rep.is_writable

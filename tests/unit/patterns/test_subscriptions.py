@@ -17,7 +17,7 @@ from mcast.patterns.subscriptions import SubscriptionTrie, split_subscriptions
 pytestmark = pytest.mark.kernel_independent
 
 # Few letters and short topics, so that they share, split and join labels all the time.
-topics = st.text("ab", max_size=6).map(str.encode)
+topics = st.text("ab", max_size=4).map(str.encode)
 steps = st.lists(st.tuples(st.sampled_from(["add", "remove", "leave"]), topics, st.integers(0, 3)))
 
 
@@ -58,6 +58,18 @@ def test_first_and_last_of_a_topic_are_told() -> None:
     assert trie.remove(b"a", 1) is None
     assert trie.remove(b"a", 2) is True
     assert trie.remove(b"never", 2) is None
+
+
+def test_the_longest_topic_is_the_longest_there_is_now() -> None:
+    trie: SubscriptionTrie[int] = SubscriptionTrie()
+    lengths = [trie.longest_bytes]
+    for topic in (b"ab", b"abcd", b"abce"):
+        trie.add(topic, 1)
+        lengths.append(trie.longest_bytes)
+    for topic in (b"abcd", b"abce", b"ab"):
+        trie.remove(topic, 1)
+        lengths.append(trie.longest_bytes)
+    assert lengths == [0, 2, 4, 4, 4, 2, 0]
 
 
 def test_bytes_are_bytes() -> None:
