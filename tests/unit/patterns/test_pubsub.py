@@ -203,6 +203,15 @@ def test_no_more_matches_are_remembered_than_the_limit() -> None:
     assert out(pub) == batch[:1000]
 
 
+def test_nothing_is_remembered_of_a_peer_that_left() -> None:
+    pub = made(Pub, 1)
+    pub.handle_subscriptions(0, wants(b"A"))
+    pub.send(b"A")
+    pub.detach(0)
+    assert pub._matches == pub._same == {}
+    assert pub.topic_count == 0
+
+
 topics = st.text("ab", max_size=3).map(str.encode)
 
 
