@@ -111,6 +111,14 @@ class SocketOptions:
     fills a 1 Gbit/s link and no more. libzmq's default is 100e3. Cost of too much: switches and
     receivers' buffers overflow, and the repairs add to it.
     """
+    min_rate: float | None = None
+    """Slow down, to this many bits per second at the least, while receivers cannot follow.
+
+    1e4 to inf, or None. With None, the default, the publisher keeps to ``rate`` whoever falls
+    behind; those lose what the window cannot repair in time, and are told. Otherwise, when more
+    than 2 % of what it sends is asked for again, it goes down to 0.7 of its pace, and up again by
+    2 % every 10 ms. One slow receiver then slows all of them, and whoever can send NAKs can do so.
+    """
     repair_share: float = 0.25
     """Repairs get at most this fraction of ``rate`` on top of it. 0.01 to 1."""
     recovery_ivl: float = 10.0
@@ -230,6 +238,7 @@ class SocketOptions:
 
 _RANGES: Final[dict[str, tuple[float, float]]] = {
     "rate": (1e4, inf),
+    "min_rate": (1e4, inf),
     "repair_share": (0.01, 1),
     "recovery_ivl": (0.01, 3600),
     "txw_bytes": (1 << 16, 1 << 34),
@@ -252,12 +261,13 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "drop_rate": (0, 0.9),
     "drop_seed": (0, 1 << 63),
 }
-_OPTIONAL: Final = {"multicast_maxtpdu", "repair_deadline", "peer_expiry"}
+_OPTIONAL: Final = {"min_rate", "multicast_maxtpdu", "repair_deadline", "peer_expiry"}
 _KINDS: Final[dict[str, type]] = {
     name: float
     if name
     in {
         "rate",
+        "min_rate",
         "repair_share",
         "recovery_ivl",
         "linger",

@@ -569,6 +569,7 @@ cdef class TopicFilter:
     cdef list _sorted  # owns the bytes that _prefixes points into
     cdef Prefix *_prefixes
     cdef Py_ssize_t _count
+    cdef bint _takes_all
 
     def __cinit__(self, prefixes=()):
         cdef bytes prefix
@@ -585,6 +586,7 @@ cdef class TopicFilter:
             prefix = self._sorted[index]
             self._prefixes[index].data = <const uint8_t *>PyBytes_AS_STRING(prefix)
             self._prefixes[index].size = PyBytes_GET_SIZE(prefix)
+            self._takes_all |= PyBytes_GET_SIZE(prefix) == 0
 
     def __dealloc__(self):
         PyMem_RawFree(self._prefixes)
@@ -598,6 +600,9 @@ cdef class TopicFilter:
         return result
 
     cdef inline bint _match(self, const uint8_t *topic, Py_ssize_t size) noexcept:
+        return self._takes_all or self._search(topic, size)
+
+    cdef bint _search(self, const uint8_t *topic, Py_ssize_t size) noexcept:
         cdef Py_ssize_t low = 0
         cdef Py_ssize_t high = self._count
         cdef Py_ssize_t middle
@@ -1258,6 +1263,10 @@ cdef class TokenBucket:
     cdef double _ns_per_byte
 
     def __cinit__(self, double bits_per_s, double burst_bytes):
+        self.set_rate(bits_per_s, burst_bytes)
+
+    def set_rate(self, double bits_per_s, double burst_bytes):
+        """As ``reference.TokenBucket.set_rate``."""
         self._ns_per_byte = 0.0 if bits_per_s == INFINITY else 8e9 / bits_per_s
         self._burst_ns = burst_bytes * self._ns_per_byte
 
@@ -1664,6 +1673,7 @@ cdef extern from "<sys/socket.h>" nogil:
     unsigned char *CMSG_DATA(cmsghdr *control)
     size_t CMSG_LEN(size_t size)
     size_t CMSG_SPACE(size_t size)
+    int sendmmsg(int fd, mmsghdr *headers, unsigned int count, int flags)
     int recvmmsg(int fd, mmsghdr *headers, unsigned int count, int flags, void *timeout)
     ssize_t sendmsg(int fd, const msghdr *header, int flags)
     ssize_t sendto(
@@ -1855,9 +1865,10 @@ cdef class UdpWriter:
     """As ``reference_io.UdpWriter``."""
 
     cdef public bint gso
+    cdef public bint mmsg
 
     def __cinit__(self):
-        self.gso = True
+        self.gso = self.mmsg = True
 
     def send(self, int fd, bytes sockaddr not None, data, Py_ssize_t segment_bytes):
         """As ``reference_io.UdpWriter.send``."""
@@ -1919,6 +1930,10 @@ cdef class UdpWriter:
         cdef Py_ssize_t sent = 0
         cdef Py_ssize_t chunk
         cdef int code
+        if self.mmsg and run.length > run.segment_bytes:
+            sent = self._send_many(run)
+            if self.mmsg:
+                return sent
         while sent < run.length:
             chunk = min(run.segment_bytes, run.length - sent)
             code = self._sendto_errno(run, run.data + sent, chunk)
@@ -1928,6 +1943,42 @@ cdef class UdpWriter:
                 break
             else:
                 _raise(code)
+        return sent
+
+    cdef Py_ssize_t _send_many(self, Run *run) except -1:
+        """Send with as few calls of ``sendmmsg`` as it takes; the bytes taken."""
+        cdef mmsghdr headers[RUN_SEGMENT_COUNT]
+        cdef iovec vectors[RUN_SEGMENT_COUNT]
+        cdef Py_ssize_t sent = 0
+        cdef Py_ssize_t place
+        cdef int count, done, code
+        while sent < run.length:
+            memset(headers, 0, sizeof(headers))
+            place = sent
+            count = 0
+            while place < run.length and count < RUN_SEGMENT_COUNT:
+                vectors[count].iov_base = <void *>(run.data + place)
+                vectors[count].iov_len = <size_t>min(run.segment_bytes, run.length - place)
+                headers[count].msg_hdr.msg_name = <void *>run.name
+                headers[count].msg_hdr.msg_namelen = run.name_bytes
+                headers[count].msg_hdr.msg_iov = &vectors[count]
+                headers[count].msg_hdr.msg_iovlen = 1
+                place += vectors[count].iov_len
+                count += 1
+            done = sendmmsg(run.fd, headers, <unsigned int>count, MSG_DONTWAIT)
+            code = errno
+            if done < 0:
+                if code == ENOSYS:
+                    self.mmsg = False
+                elif not sent and not _is_no_room(code):
+                    _raise(code)
+                return sent
+            while done > 0:
+                done -= 1
+                count -= 1
+                sent += <Py_ssize_t>min(run.segment_bytes, run.length - sent)
+            if count:
+                return sent
         return sent
 
     cdef bint _send_whole(self, Run *run) noexcept:
@@ -2387,6 +2438,7 @@ cdef class Intake:
     cdef list _held_slots  # of each of them the ReceiveSlots
     cdef int _held_count
     cdef int _held_at
+    cdef object _made
     cdef list _odd  # leftovers that say no more than that a source is to be looked at, or None
     cdef bytes _key
     cdef uint8_t _raw_key[KEY_BYTES]
@@ -2547,39 +2599,51 @@ cdef class Intake:
             self._held_count += 1
         return held.end
 
-    cdef PyObject *_next(self) except? NULL:
-        """The next message of what is held, a new reference; NULL: that was all of it."""
+    cdef Py_ssize_t _decode_held(self, Py_ssize_t limit, list out) except -1:
+        """Decode up to ``limit`` messages of what is held; fewer say that that was all of it.
+
+        Without ``out`` it is one at most, which goes to ``_made``.
+        """
         cdef Held *held
         cdef const uint8_t *tsdu
         cdef FrameDecoder decoder
         cdef ReceiveSlots slots
         cdef PyObject *message
         cdef Py_ssize_t length
+        cdef Py_ssize_t count = 0
         cdef long long odd_count
         while self._held_at < self._held_count:
             held = &self._held[self._held_at]
             slots = <ReceiveSlots>self._held_slots[self._held_at]
             decoder = slots.decoder
             odd_count = decoder.too_long_count + decoder.malformed_count
-            while held.start < held.end:
+            while held.start < held.end and count < limit:
                 length = min(held.segment_bytes, held.end - held.start) - DATA_HEADER_BYTES
                 tsdu = (
                     (<_Slab>self._reader._slabs[held.slab]).data + held.start + DATA_HEADER_BYTES
                 )
                 if held.position < 0:
                     held.position = decoder._enter(tsdu, length)
-                message = decoder._next(tsdu, &held.position, length)
-                if message != NULL:
-                    self._note_odd(slots, held, odd_count)
-                    return message
-                held.start += held.segment_bytes
-                held.position = -1
+                while count < limit:
+                    message = decoder._next(tsdu, &held.position, length)
+                    if message == NULL:
+                        held.start += held.segment_bytes
+                        held.position = -1
+                        break
+                    count += 1
+                    if out is None:
+                        self._made = <object>message
+                    else:
+                        out.append(<object>message)
+                    Py_DECREF(<object>message)
             self._note_odd(slots, held, odd_count)
+            if count == limit:
+                return count
             self._held_at += 1
         self._held_count = 0
-        return NULL
+        return count
 
-    cdef int _note_odd(self, ReceiveSlots slots, Held *held, long long odd_count) except -1:
+    cdef inline int _note_odd(self, ReceiveSlots slots, Held *held, long long odd_count) except -1:
         """Have the owner told if a message could not be delivered."""
         cdef const uint8_t *data
         if slots.decoder.too_long_count + slots.decoder.malformed_count != odd_count:
@@ -2595,17 +2659,11 @@ cdef class Intake:
         return 0
 
     cdef int _decode_some(self, Py_ssize_t limit, list out) except -1:
-        cdef PyObject *message
         if self._is_decoding:
             return 0
         self._is_decoding = True
         try:
-            while PyList_GET_SIZE(out) < limit:
-                message = self._next()
-                if message == NULL:
-                    break
-                out.append(<object>message)
-                Py_DECREF(<object>message)
+            self._decode_held(limit - PyList_GET_SIZE(out), out)
         finally:
             self._is_decoding = False
         return 0
@@ -2618,21 +2676,18 @@ cdef class Intake:
 
     cdef object _get_plain(self):
         """The next message of what is held, if it has one part; else it is in the inbox."""
-        cdef PyObject *message
+        cdef object made
         if self._is_decoding or self._inbox.hold:
             return None
         self._is_decoding = True
         try:
-            message = self._next()
+            self._decode_held(1, None)
         finally:
             self._is_decoding = False
-        if message == NULL:
-            return None
-        result = <object>message
-        Py_DECREF(result)
-        if PyBytes_CheckExact(result):
-            return result
-        self._inbox._put([result])
+        made, self._made = self._made, None
+        if made is None or PyBytes_CheckExact(made):
+            return made
+        self._inbox._put([made])
         return None
 
     cdef int _find_key(self, int index, const uint8_t *data) except -1:

@@ -282,7 +282,12 @@ class UdpWriter:
 
         self.gso = True
         """False for good once the kernel has refused UDP_SEGMENT and a plain send went through;
-        ``send`` then makes one system call for each datagram."""
+        ``send`` then uses sendmmsg."""
+        self.mmsg = True
+        """False for good once the kernel has refused that, too: a system call for each datagram."""
+        self._sendmmsg = libc.sendmmsg
+        self._sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+        self._sendmmsg.restype = ctypes.c_int
 
         self._buffer = _PyBuffer()
         self._buffer_address = ctypes.addressof(self._buffer)
@@ -365,6 +370,10 @@ class UdpWriter:
         self, fd: int, sockaddr: bytes, address: int, length: int, segment_bytes: int
     ) -> int:
         sent = 0
+        if self.mmsg and length > segment_bytes:
+            sent = self._send_many(fd, sockaddr, address, length, segment_bytes)
+            if self.mmsg:
+                return sent
         while sent < length:
             chunk = min(segment_bytes, length - sent)
             code = self._sendto_errno(fd, sockaddr, address + sent, chunk)
@@ -374,6 +383,36 @@ class UdpWriter:
                 break
             else:
                 _raise(code)
+        return sent
+
+    def _send_many(
+        self, fd: int, sockaddr: bytes, address: int, length: int, segment_bytes: int
+    ) -> int:
+        """Send with as few calls of sendmmsg as it takes; the bytes taken."""
+        name = ctypes.create_string_buffer(sockaddr, _SOCKADDR_BYTES)
+        sent = 0
+        while sent < length:
+            places = range(sent, length, segment_bytes)[:_RUN_SEGMENT_COUNT]
+            iovecs = (_Iovec * len(places))()
+            headers = (_Mmsghdr * len(places))()
+            for place, header, iovec in zip(places, headers, iovecs, strict=True):
+                iovec.base = address + place
+                iovec.length = min(segment_bytes, length - place)
+                header.header.name = ctypes.addressof(name)
+                header.header.name_bytes = len(sockaddr)
+                header.header.iov = ctypes.addressof(iovec)
+                header.header.iov_count = 1
+            done: int = self._sendmmsg(fd, headers, len(places), _MSG_DONTWAIT)
+            if done < 0:
+                code = ctypes.get_errno()
+                if code == errno.ENOSYS:
+                    self.mmsg = False
+                elif not sent and code not in _NO_ROOM:
+                    _raise(code)
+                return sent
+            sent = min(length, sent + done * segment_bytes)
+            if done < len(places):
+                return sent
         return sent
 
     def _sendto_errno(self, fd: int, sockaddr: bytes, address: int, length: int) -> int:

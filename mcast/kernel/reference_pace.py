@@ -31,9 +31,13 @@ class TokenBucket:
     __slots__ = ("_burst_ns", "_full_at_ns", "_ns_per_byte")
 
     def __init__(self, bits_per_s: float, burst_bytes: int) -> None:
+        self._full_at_ns = 0.0
+        self.set_rate(bits_per_s, burst_bytes)
+
+    def set_rate(self, bits_per_s: float, burst_bytes: int) -> None:
+        """Refill at another rate from now on; what was overdrawn is forgiven if there is none."""
         self._ns_per_byte = 0.0 if bits_per_s == inf else 8e9 / bits_per_s
         self._burst_ns = burst_bytes * self._ns_per_byte
-        self._full_at_ns = 0.0
 
     def available_bytes(self, now_ns: int) -> float:
         """Bytes that may be spent at ``now_ns``; negative after an overdraft, inf if unlimited."""

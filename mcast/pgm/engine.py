@@ -238,6 +238,7 @@ class PgmEngine:
                 "messages_unsent": self.source.unsent_message_count,
                 "txw_trail": trail,
                 "txw_lead": lead,
+                "rate": self.source.rate,
             }
         return snapshot
 

@@ -22,6 +22,7 @@ from mcast.pgm.events import GROUP, Transmit
 from mcast.pgm.packet import NAK_LIST_LIMIT, Nak, Packet, build_ncf, build_spm
 from mcast.pgm.repair import REPAIR_BURST_BYTES, RepairQueue
 from mcast.pgm.sqn import extend
+from mcast.pgm.throttle import TICK_NS, Throttle
 from mcast.stats import PgmCounters
 
 __all__ = ["Source", "tsdu_bytes"]
@@ -65,6 +66,8 @@ class _Timer(IntEnum):
     """The repairs' share allows the next one."""
     ADVANCE = 5
     """The oldest packets have been kept for ``recovery_ivl``."""
+    THROTTLE = 6
+    """The rate may grow again, or what was sent is to be noted."""
 
 
 class Source:
@@ -102,6 +105,9 @@ class Source:
         # Paced, data leaves in portions of this size: few wake-ups, and still some burst to spare
         # for a wake-up that comes late.
         self._quantum_bytes = max(self._packet_cost_bytes, burst_bytes // 2)
+        self._throttle: Throttle | None = None
+        if options.min_rate is not None and options.min_rate < options.rate:
+            self._throttle = Throttle(self._bucket, options.rate, options.min_rate, burst_bytes)
         self._schedule = SendSchedule(
             self._slots,
             self._bucket,
@@ -115,6 +121,7 @@ class Source:
             repair_rate, min(repair_burst_bytes, REPAIR_BURST_BYTES), timers.repair_holdoff_ns
         )
         self._hwm = options.sndhwm
+        self._rate = options.rate
         self._recovery_ns = round(options.recovery_ivl * 1e9)
         self._marks: deque[tuple[int, int]] = deque()
         self._spm_sqn = 0
@@ -159,6 +166,11 @@ class Source:
     def unsent_message_count(self) -> int:
         """Messages that wait for the pace."""
         return self._slots.unsent_message_count
+
+    @property
+    def rate(self) -> float:
+        """Bits per second that data may leave at now."""
+        return self._rate if self._throttle is None else self._throttle.rate
 
     @property
     def has_slots(self) -> bool:
@@ -219,6 +231,8 @@ class Source:
             self._counters.odata_sent = schedule.sent_packets
             self._counters.odata_bytes_sent = schedule.sent_bytes
             self._heartbeat = 0
+            if self._throttle is not None and self._due[_Timer.THROTTLE] == _NEVER:
+                self._due[_Timer.THROTTLE] = schedule.data_sent_ns  # to note where it began
             self._schedule_heartbeat(schedule.data_sent_ns)
             self._mark(schedule.data_sent_ns)
 
@@ -306,6 +320,12 @@ class Source:
                 self._denied_ns = now_ns
                 self._send_spm()  # tells the trail, so that the asker gives up at once
         accepted = self._repairs.ask(held, now_ns)
+        if self._throttle is not None:
+            schedule = self._schedule
+            # What the window has passed was lost for the same reason.
+            missing = len(accepted) + sum(sqn < slots.trail for sqn in sqns)
+            self._throttle.note(now_ns, missing, schedule.sent_packets, schedule.sent_bytes)
+            self._due[_Timer.THROTTLE] = min(self._due[_Timer.THROTTLE], now_ns + TICK_NS)
         self._counters.naks_ignored += len(held) - len(accepted)
         if not accepted:
             return
@@ -336,6 +356,8 @@ class Source:
             self._schedule_heartbeat(now_ns)
         if now_ns >= due[_Timer.ADVANCE]:
             self._advance_by_time(now_ns)
+        if now_ns >= due[_Timer.THROTTLE]:
+            self._regain(now_ns)
         if now_ns >= due[_Timer.REPAIR]:
             self._emit_repairs(now_ns)
         if now_ns >= self._schedule.due_ns:
@@ -390,6 +412,15 @@ class Source:
             )
         self.catch_up()
         self._await_company(now_ns)
+
+    def _regain(self, now_ns: int) -> None:
+        """Let the throttle grow; it rests when nothing is held back and nothing is sent."""
+        schedule, throttle = self._schedule, self._throttle
+        assert throttle is not None
+        throttle.tick(now_ns, schedule.sent_packets, schedule.sent_bytes)
+        is_quiet = now_ns - schedule.data_sent_ns > TICK_NS
+        rests = throttle.is_full and is_quiet
+        self._due[_Timer.THROTTLE] = _NEVER if rests else now_ns + TICK_NS
 
     def _emit_repairs(self, now_ns: int) -> None:
         self._repairs.forget_below(self._slots.trail)

@@ -339,6 +339,7 @@ class MulticastLink:
         snapshot["rcvbuf_overflows"] = overflow_count
         snapshot["send_backlog"] = len(self._backlog)
         snapshot["gso"] = int(self._writer.gso)
+        snapshot["sendmmsg"] = int(self._writer.mmsg)
         snapshot["gro"] = int(self._sockets.gro)
         snapshot["rcvbuf_bytes"] = self._sockets.rcvbuf_bytes
         for name, count in sorted(self.send_errors.items()):

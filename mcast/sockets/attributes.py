@@ -32,6 +32,7 @@ class OptionAttributes:
     """Every option by its name, to read and to set; any other public name cannot be set."""
 
     rate = _Option[float]()
+    min_rate = _Option[float | None]()
     repair_share = _Option[float]()
     recovery_ivl = _Option[float]()
     txw_bytes = _Option[int]()

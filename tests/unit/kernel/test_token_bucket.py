@@ -78,3 +78,11 @@ def test_an_unlimited_bucket_never_waits() -> None:
     bucket.spend(5, 1 << 40)
     assert bucket.available_bytes(5) == inf
     assert bucket.ready_at_ns(1 << 30) <= 6
+
+
+def test_a_new_rate_holds_from_now_on() -> None:
+    bucket = TokenBucket(8e9, 1000)
+    bucket.spend(1_000_000, 1000)
+    bucket.set_rate(4e9, 1000)
+    bucket.spend(1_000_000, 1000)
+    assert bucket.ready_at_ns(1000) == 1_000_000 + 1000 + 2000 + 1

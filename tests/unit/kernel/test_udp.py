@@ -68,19 +68,27 @@ def numbered(count: int, size: int, last: int) -> list[bytes]:
     return [bytes([number % 256]) * size for number in range(count - 1)] + [b"!" * last]
 
 
-@pytest.mark.parametrize("gso", [True, False])
-@pytest.mark.parametrize(("count", "size", "last"), [(1, 5, 5), (3, 100, 7), (44, 1452, 1452)])
+@pytest.mark.parametrize(("gso", "mmsg"), [(True, True), (False, True), (False, False)])
+@pytest.mark.parametrize(
+    ("count", "size", "last"), [(1, 5, 5), (3, 100, 7), (44, 1452, 1452), (100, 50, 1)]
+)
 def test_a_run_arrives_as_the_datagrams_it_was_made_of(
-    receiver: socket.socket, sender: socket.socket, count: int, size: int, last: int, gso: bool
+    receiver: socket.socket,
+    sender: socket.socket,
+    count: int,
+    size: int,
+    last: int,
+    gso: bool,
+    mmsg: bool,
 ) -> None:
     sent = numbered(count, size, last)
     writer = kernel.UdpWriter()
-    writer.gso = gso
+    writer.gso, writer.mmsg = gso, mmsg
     run = b"".join(sent)
     assert writer.send(sender.fileno(), sockaddr(receiver), run, size) == len(run)
     found = datagrams(kernel.UdpReader(), receiver, len(run))
     assert found == [(LOOPBACK, data) for data in sent]
-    assert writer.gso is gso
+    assert (writer.gso, writer.mmsg) == (gso, mmsg)
 
 
 @pytest.mark.parametrize(("count", "size"), [(100, 200), (50, 1400)], ids=["64", "64 KiB"])

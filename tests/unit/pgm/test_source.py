@@ -532,6 +532,32 @@ def test_a_storm_of_naks_costs_no_more_than_the_share() -> None:
     assert max(confirmed.values()) <= seconds * 1e9 / LAN.repair_holdoff_ns + 1
 
 
+def test_with_a_minimum_rate_a_publisher_slows_down_for_who_cannot_follow_and_recovers() -> None:
+    rate = 1e8
+    pub = publisher(rate=rate, min_rate=1e6, sndhwm=1_000_000)
+    pub.send(*[b"x" * 1400] * 2_000)
+    pub.run(0.05)
+    pub.forget()
+    lead = pub.engine.stats()["odata_sent"] - 1
+    ask(pub, *range(int(lead) - 62, int(lead) + 1))
+    assert pub.engine.stats()["rate"] < 0.75 * rate
+    pub.forget()
+    pub.run(0.03)
+    slow = sum(size for _, size in spent(pub, ODATA))
+    assert slow < 0.8 * rate / 8 * 0.03
+    pub.run(1.0)
+    assert pub.engine.stats()["rate"] == rate
+
+
+def test_without_a_minimum_rate_it_keeps_its_pace() -> None:
+    rate = 1e8
+    pub = publisher(rate=rate, sndhwm=1_000_000)
+    pub.send(*[b"x" * 1400] * 2_000)
+    pub.run(0.05)
+    ask(pub, *range(100, 163))
+    assert pub.engine.stats()["rate"] == rate
+
+
 def test_data_goes_on_at_its_rate_during_a_storm_of_naks() -> None:
     rate = 1e7
     pub = publisher(rate=rate, sndhwm=50)
