@@ -195,6 +195,7 @@ def test_messages_for_those_that_take_none_are_dropped_and_counted(pattern: type
     one = made(pattern, 1)
     one.handle_messages(0, [b"x", (b"y", b"z")])
     assert dropped(one) == {"dropped_unexpected": 2}
+    assert one.counters.messages_received == 2
     assert one.can_receive(0)
 
 
