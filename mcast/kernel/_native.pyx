@@ -196,6 +196,7 @@ cdef enum:
     MORE = 0x01
     HEAD_BYTES_MAX = 10
     ALONE_SHARE = 4
+    PAUSE_SHARE = 16
     UDP_IP_BYTES = 28
     HUGE_PAGE_BYTES = 1 << 21
     FIRST_BODY_BYTES = 2048  # a body that goes on in the next packet is longer than most of one
@@ -301,6 +302,7 @@ cdef struct Lease:  # of a descriptor, to a thread that waits for messages
     volatile int is_asleep  # the thread is in a system call and has it for as long as that takes
     int fd
     volatile long long used_ns
+    volatile long long due_ns  # when the owner has something to do; whoever reads does it
 
 
 cdef struct SendTimer:  # of a schedule whose gate moves it
@@ -461,6 +463,7 @@ cdef class Baton:
                 first_ns = min(
                     first_ns, (now_ns if lease.is_asleep else lease.used_ns) + LEASE_NS
                 )
+                first_ns = min(first_ns, lease.due_ns + LEASE_NS)
         return first_ns
 
     cdef Lease *_new_lease(self, int fd) noexcept:
@@ -471,6 +474,7 @@ cdef class Baton:
                 memset(&self._leases[index], 0, sizeof(Lease))
                 self._leases[index].is_used = 1
                 self._leases[index].fd = fd
+                self._leases[index].due_ns = NEVER
                 self._lease_count = max(self._lease_count, index + 1)
                 return &self._leases[index]
         return NULL
@@ -493,6 +497,8 @@ cdef class Baton:
         now_ns = _now()
         for index in range(self._lease_count):
             lease = &self._leases[index]
+            if lease.is_lent and now_ns >= lease.due_ns + LEASE_NS:
+                lease.due_ns = NEVER  # the loop has its own timer for it, and does it now
             if lease.is_lent and not lease.is_asleep and now_ns >= lease.used_ns + LEASE_NS:
                 lease.is_lent = 0
                 self._watch(lease.fd, EPOLLIN)
@@ -1309,6 +1315,7 @@ cdef class SendSchedule:
     cdef readonly long long run_packets
     cdef public long long armed_below
     cdef public long long armed_until_ns
+    cdef public long long data_left_ns
     cdef public long long data_sent_ns
     cdef public bint is_watched
     cdef public long long open_until_ns
@@ -1328,7 +1335,7 @@ cdef class SendSchedule:
         self.quantum_bytes = quantum_bytes
         self.run_packets = run_packets
         self.armed_below = slots.next
-        self.data_sent_ns = -coalesce_ns
+        self.data_sent_ns = self.data_left_ns = -coalesce_ns
         self._timer = &self._own_timer
         self._timer.due_ns = NEVER
 
@@ -1386,8 +1393,12 @@ cdef class SendSchedule:
         self._wait(armed)
 
     cdef inline bint _is_due(self, long long now_ns, bint alone) noexcept:
-        return now_ns - self.data_sent_ns >= (
-            self.coalesce_ns // ALONE_SHARE if alone else self.coalesce_ns
+        cdef long long since_ns = now_ns - self.data_sent_ns
+        if not alone:
+            return since_ns >= self.coalesce_ns
+        return (
+            since_ns >= self.coalesce_ns // ALONE_SHARE
+            and now_ns - self.data_left_ns >= self.coalesce_ns // PAUSE_SHARE
         )
 
     cdef inline bint _has_pending(self) noexcept:
@@ -1415,7 +1426,7 @@ cdef class SendSchedule:
         self.bucket._spend(now_ns, size_bytes + packet_count * UDP_IP_BYTES)
         self._timer.sent_packets += packet_count
         self.sent_bytes += size_bytes
-        self.data_sent_ns = now_ns
+        self.data_sent_ns = self.data_left_ns = now_ns
 
     cdef void _wait(self, bint armed) noexcept:
         cdef TransmitSlots slots = self._slots
@@ -2241,6 +2252,7 @@ cdef class SendGate:
                 return False
             slots._hand_out(count)
             schedule._note(now_ns, count, run.length)
+            schedule.data_left_ns = _now()
         return True
 
 
@@ -2838,6 +2850,7 @@ cdef class Intake:
         """Read once, under the lock: 1 if something came, 0 if not, -1 if that cannot be now."""
         cdef list rest
         cdef long long now_ns
+        cdef long long due_ns
         cdef bint is_odd = False
         if self._acquire(False) is not True and self._acquire(True, TRY_S) is not True:
             return -1
@@ -2845,7 +2858,7 @@ cdef class Intake:
             if not self.is_open:
                 return -1
             now_ns = _now()
-            if self.is_stale:
+            if self.is_stale or (self._lease != NULL and now_ns >= self._lease.due_ns):
                 is_odd = True
                 self._inbox._settle()
                 self._rest(now_ns, [])
@@ -2860,7 +2873,9 @@ cdef class Intake:
         finally:
             self._release()
         if is_odd:
-            self._settled()
+            due_ns = self._settled()
+            if self._lease != NULL:
+                self._lease.due_ns = due_ns
         return self.size_bytes > 0
 
 

@@ -56,14 +56,16 @@ class Intake:
         baton: Baton,
         rest: Callable[[int, list[Leftover]], None],
         overrun: Callable[[bytes, list[Message], int, int], None],
-        settled: Callable[[], None],
+        settled: Callable[[], int],
         driver: Driver | None = None,
     ) -> None:
         """``streams``: the plain ones, by packed address and TSI; the owner keeps it up to date.
 
         ``rest`` takes what ``wait`` could not deal with, the lock held, and ``settled`` is called
-        when the lock is free again. ``overrun`` gets messages for which the inbox has no room,
-        with the numbers of the packets they came in.
+        when the lock is free again; it tells when ``rest`` is to be called the next time, perhaps
+        with nothing, by whoever waits then: a millisecond later the loop does its owner's work.
+        ``overrun`` gets messages for which the inbox has no room, with the numbers of the packets
+        they came in.
         """
         del lock, baton, rest, settled, driver  # only the compiled ``wait`` asks for them
         self._fd = fd

@@ -22,6 +22,7 @@ __all__ = ["SendSchedule", "TokenBucket"]
 
 _NEVER: Final = 1 << 62
 _ALONE_SHARE: Final = 4
+_PAUSE_SHARE: Final = 16
 _UDP_IP_BYTES: Final = 28  # what libzmq, too, adds to a packet's cost
 
 
@@ -71,6 +72,7 @@ class SendSchedule:
         "armed_until_ns",
         "bucket",
         "coalesce_ns",
+        "data_left_ns",
         "data_sent_ns",
         "due_ns",
         "is_watched",
@@ -105,6 +107,9 @@ class SendSchedule:
         """Monotonic time until which a ``SendGate`` that holds the lock may send; 0: never."""
         self.data_sent_ns = -coalesce_ns
         """When data last left."""
+        self.data_left_ns = -coalesce_ns
+        """When the system call that sent it had returned, if that is known: a call may take as long
+        as a pause between messages, and the message after it is no lone one for that."""
         self.due_ns = _NEVER
         """When what is pending has to leave; 2^62 if nothing is."""
         self.is_watched = False
@@ -119,8 +124,13 @@ class SendSchedule:
 
     def is_due(self, now_ns: int, *, alone: bool) -> bool:
         """True if all that is pending leaves now; ``alone``: nothing was before this message."""
-        patience_ns = self.coalesce_ns // _ALONE_SHARE if alone else self.coalesce_ns
-        return now_ns - self.data_sent_ns >= patience_ns
+        since_ns = now_ns - self.data_sent_ns
+        if not alone:
+            return since_ns >= self.coalesce_ns
+        return (
+            since_ns >= self.coalesce_ns // _ALONE_SHARE
+            and now_ns - self.data_left_ns >= self.coalesce_ns // _PAUSE_SHARE
+        )
 
     def close(self) -> None:
         """What comes next goes the long way: from here on the window is the owner's alone."""
@@ -146,7 +156,7 @@ class SendSchedule:
         self.bucket.spend(now_ns, size_bytes + packet_count * _UDP_IP_BYTES)
         self.sent_packets += packet_count
         self.sent_bytes += size_bytes
-        self.data_sent_ns = now_ns
+        self.data_sent_ns = self.data_left_ns = now_ns
 
     def wait(self, *, armed: bool) -> None:
         """Say when what is pending leaves (``due_ns``); ``armed``: until then more may be added."""

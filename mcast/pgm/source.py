@@ -400,6 +400,8 @@ class Source:
     def _emit_data(self, now_ns: int) -> None:
         """Hand out sealed packets as far as the rate allows, in runs."""
         slots, schedule = self._slots, self._schedule
+        if now_ns < self._due[_Timer.PACE] < _NEVER:
+            return  # a portion is due then; until that, packets would leave one by one
         schedule.close()  # first of all
         while (run := schedule.take_run(now_ns)) is not None:
             view, segment_bytes = run

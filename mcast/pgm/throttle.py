@@ -10,7 +10,6 @@ keeps a publisher on a network of its own from running away from its slowest rec
 
 from __future__ import annotations
 
-from math import inf
 from typing import Final
 
 from mcast.kernel import TokenBucket
@@ -18,8 +17,8 @@ from mcast.kernel import TokenBucket
 __all__ = ["Throttle"]
 
 TICK_NS: Final = 10_000_000
-_SETTLE_NS: Final = 40_000_000
-"""Losses from before a cut are asked for within the back-off, and once more after NAK_RPT_IVL."""
+_WINDOW_NS: Final = 50_000_000
+"""Over which requests are compared with what was sent; longer than a back-off and a repetition."""
 _TOLERANCE: Final = 0.02
 _CUT: Final = 0.7
 _GROWTH: Final = 1.02
@@ -38,8 +37,10 @@ class Throttle:
         self._full_rate = rate
         self._full_burst_bytes = burst_bytes
         self._min_rate = min_rate
-        self._marked_ns = 0
-        self._marked_bytes = self._marked_packets = 0
+        self._began_ns = 0
+        self._began_packets = self._began_bytes = 0
+        self._before_packets = 0
+        self._before_rate = 0.0
         self._asked = 0
         self._settled_ns = 0
         self.rate = rate
@@ -54,26 +55,31 @@ class Throttle:
     def note(self, now_ns: int, asked: int, sent_packets: int, sent_bytes: int) -> None:
         """So many numbers were asked for anew; the totals are of what was ever sent."""
         self._asked += asked
-        packets = sent_packets - self._marked_packets
+        # Requests tell of what was sent a while ago, which may have been more than now.
+        packets = max(self._before_packets, sent_packets - self._began_packets)
         if now_ns < self._settled_ns or self._asked <= _TOLERANCE * packets:
             return
-        seconds = (now_ns - self._marked_ns) / 1e9
-        measured = (sent_bytes - self._marked_bytes) * 8 / seconds if seconds > 0 else inf
+        measured = max(self._before_rate, self._measured(now_ns, sent_bytes))
         self._set(max(self._min_rate, _CUT * min(self.rate, measured)))
         self.cut_count += 1
-        self._settled_ns = now_ns + _SETTLE_NS
-        self._mark(now_ns, sent_packets, sent_bytes)
+        self._settled_ns = now_ns + _WINDOW_NS
+        self._asked = 0
 
     def tick(self, now_ns: int, sent_packets: int, sent_bytes: int) -> None:
         """Call it every ``TICK_NS`` while data leaves or the rate is not full."""
-        self._mark(now_ns, sent_packets, sent_bytes)
+        if now_ns - self._began_ns >= _WINDOW_NS:
+            self._before_packets = sent_packets - self._began_packets
+            self._before_rate = self._measured(now_ns, sent_bytes)
+            self._began_ns = now_ns
+            self._began_packets, self._began_bytes = sent_packets, sent_bytes
+            self._asked = 0
         if not self.is_full and now_ns >= self._settled_ns:
             self._set(self.rate * _GROWTH)
 
-    def _mark(self, now_ns: int, sent_packets: int, sent_bytes: int) -> None:
-        self._marked_ns = now_ns
-        self._marked_packets, self._marked_bytes = sent_packets, sent_bytes
-        self._asked = 0
+    def _measured(self, now_ns: int, sent_bytes: int) -> float:
+        # A window that has just begun tells little; an old one belongs to another time.
+        seconds = max(now_ns - self._began_ns, TICK_NS) / 1e9
+        return (sent_bytes - self._began_bytes) * 8 / seconds
 
     def _set(self, rate: float) -> None:
         self.rate = rate if rate < min(self._full_rate, _FAST_BITS_PER_S) else self._full_rate

@@ -493,6 +493,8 @@ class MulticastLink:
         """What came and is not plain. Under the lock, by whoever reads."""
         engine = self._engine
         self._update_filter()
+        if now_ns >= engine.next_timeout_ns:
+            engine.handle_timeout(now_ns)
         for address, data, segment_bytes, start in rest:
             if self._dropper is None:
                 engine.handle_datagrams(now_ns, address, data, segment_bytes, True, start)
@@ -520,9 +522,16 @@ class MulticastLink:
         assert self._queue is not None
         self._queue.put([Messages(self._engine.name_of(key), messages, first, last)])
 
-    def _settled(self) -> None:
-        """Another thread than the loop's has read, and the engine's timers may have moved."""
-        self._loop.wake_before(self._engine.next_timeout_ns)
+    def _settled(self) -> int:
+        """A thread of the application has read, and the engine's timers may have moved.
+
+        The loop thread is not woken for them: the reader serves them, and where it stays away, the
+        loop thread looks within a millisecond, since it has lent the descriptor.
+        """
+        due_ns = self._engine.next_timeout_ns
+        if self._loop.drive is not None:
+            self._loop.wake_before(due_ns)
+        return due_ns
 
     def handle_writable(self) -> None:
         """The system takes data again. Loop thread."""

@@ -659,7 +659,7 @@ def intake_run(kernel: Kernel, program: Program) -> Iterator[object]:
             baton=kernel.Baton(epoll.fileno()),
             rest=lambda *_: None,
             overrun=lambda *call: refused.append(call),
-            settled=lambda: None,
+            settled=lambda: NEVER,
         )
         for step in program:
             result: object = None

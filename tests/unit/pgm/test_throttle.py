@@ -42,7 +42,7 @@ def test_losses_by_chance_do_not_slow_the_publisher_down() -> None:
 
 def test_an_unlimited_rate_falls_below_what_was_sent_when_it_was_too_much() -> None:
     sending = Sending()
-    sending.send(1000)
+    sending.send(1000, ticks=10)
     sending.send(1000, asked=300)
     sent_bits_per_s = 1000 * PACKET_BYTES * 8 * 1e9 / TICK_NS
     assert sending.throttle.rate == pytest.approx(0.7 * sent_bits_per_s)
@@ -51,8 +51,16 @@ def test_an_unlimited_rate_falls_below_what_was_sent_when_it_was_too_much() -> N
 
 def test_losses_of_one_time_slow_it_down_once() -> None:
     sending = Sending()
-    sending.send(1000, asked=300, ticks=3)
+    sending.send(1000, ticks=10)
+    sending.send(1000, asked=300, ticks=4)
     assert sending.throttle.cut_count == 1
+
+
+def test_requests_for_what_was_sent_at_the_old_rate_do_not_count_against_the_new_one() -> None:
+    sending = Sending()
+    sending.send(1000, ticks=10)
+    sending.send(5, asked=10, ticks=4)
+    assert sending.throttle.cut_count == 0
 
 
 def test_it_falls_again_while_losses_go_on_but_never_below_the_minimum() -> None:
@@ -77,7 +85,7 @@ def test_it_does_not_grow_before_the_losses_of_the_old_rate_are_over() -> None:
     sending = Sending()
     sending.send(1000, asked=300)
     cut = sending.throttle.rate
-    sending.send(1000, ticks=3)
+    sending.send(1000, ticks=4)
     assert sending.throttle.rate == cut
-    sending.send(1000, ticks=3)
+    sending.send(1000, ticks=2)
     assert sending.throttle.rate > cut
