@@ -23,16 +23,24 @@ BENCH = ROOT / "tools/bench"
 pytestmark = pytest.mark.kernel_independent
 
 
+# Its modules import each other by their bare names, as programs of one folder do.
+sys.path.append(str(BENCH))
+
+
 def loaded(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
 report = loaded("report")
+endurance = loaded("endurance")
+endurance_ends = loaded("endurance_ends")
+endurance_report = loaded("endurance_report")
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -135,6 +143,118 @@ def test_performance_page_shows_the_newest_result() -> None:
         assert report.BEGIN in page
     else:
         assert report.updated(page, newest) == page, "run tools/bench/report"
+
+
+def test_a_result_of_endurance_is_none_of_the_comparison(tmp_path: Path) -> None:
+    (tmp_path / "endurance-1.json").write_text("{}")
+    assert report.newest_result(tmp_path) is None
+
+
+def test_performance_page_shows_the_newest_endurance() -> None:
+    newest = endurance_report.newest_result()
+    assert newest is not None
+    page = endurance_report.PAGE.read_text(encoding="utf-8")
+    assert endurance_report.updated(page, newest) == page, "run tools/bench/endurance --report"
+
+
+def lossy_run(
+    *, gaps: list[list[int]], losses: list[list[Any]], events_dropped: int = 0
+) -> list[str]:
+    """The faults of a run of 1,000 messages in 100 packets, noted every 100 messages."""
+    sent = {"checkpoints": [[number, number // 10] for number in range(0, 1001, 100)]}
+    received = {
+        "missing": sum(last - first + 1 for first, last in gaps),
+        "refused_ends": 0,
+        "gaps": gaps,
+        "losses": losses,
+        "stats": {"events_dropped": events_dropped, "queue_refused": 0, "lost": 0},
+    }
+    faults: list[str] = endurance.accounting(endurance.LOADS[0], sent, received)[1]
+    return faults
+
+
+def test_a_loss_that_was_reported_is_no_fault() -> None:
+    assert lossy_run(gaps=[], losses=[]) == []
+    assert lossy_run(gaps=[[320, 329]], losses=[[33, 34, 2, "window_advanced"]]) == []
+    assert lossy_run(gaps=[[320, 329]], losses=[[30, 40, 10, "app_hwm"]]) == []
+
+
+@pytest.mark.parametrize(
+    ("gaps", "losses", "fault"),
+    [
+        ([[320, 329]], [], "1 gaps where no loss was reported"),
+        ([[320, 329]], [[80, 81, 2, "window_advanced"]], "1 gaps where no loss was reported"),
+        ([[320, 329]], [[30, 40, 9, "app_hwm"]], "1 missing beside the refused, 0 to 0 reported"),
+        ([], [[30, 40, 1, "app_hwm"]], "-1 missing beside the refused, 0 to 0 reported"),
+        ([[320, 419]], [[33, 34, 2, "window_advanced"]], "100 missing beside the refused"),
+    ],
+)
+def test_a_loss_without_a_word_or_a_word_without_a_loss_is_a_fault(
+    gaps: list[list[int]], losses: list[list[Any]], fault: str
+) -> None:
+    assert any(found.startswith(fault) for found in lossy_run(gaps=gaps, losses=losses))
+
+
+class Stream:
+    """A subscriber that gets these numbers of a publisher's stream, a few at a time, and END."""
+
+    def __init__(self, numbers: list[int], sent: int, count: int) -> None:
+        head, ring = endurance_ends.HEAD, endurance_ends.RING * count
+        self._messages = [
+            head.pack(number % ring, 0 if number % count else number + 1) for number in numbers
+        ]
+        self._messages.append(head.pack(endurance_ends.END, sent))
+
+    def recv_many(self, count: int) -> list[bytes]:
+        taken, self._messages = self._messages[: count - 3], self._messages[count - 3 :]
+        return taken
+
+    def events(self) -> list[Any]:
+        return []
+
+    def stats(self) -> dict[str, int]:
+        return {}
+
+
+def test_gaps_are_found_where_they_are_also_when_numbers_have_come_round() -> None:
+    numbers = [*range(100), *range(5103, 8000), *range(8050, 9000)]
+    stream = Stream(numbers, 9001, 10)
+    found = endurance_ends.Taken(stream, 10, keeps=True).all(0)
+    assert found["received"] == len(numbers)
+    assert found["missing"] == 5003 + 50 + 1
+    assert sum(last - first + 1 for first, last in found["gaps"]) == found["missing"]
+    # The end of a gap is known by the next batch's first message.
+    assert [gap for gap in found["gaps"] if not (gap[0] < 5103 and gap[1] < 5110)] == [
+        (8000, 8049),
+        (9000, 9000),
+    ]
+
+
+def test_events_that_nobody_could_take_are_a_fault() -> None:
+    assert lossy_run(gaps=[], losses=[], events_dropped=1) == ["1 events dropped"]
+
+
+@pytest.mark.slow
+def test_short_endurance_run_measures_judges_and_writes(tmp_path: Path) -> None:
+    output = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "endurance.py", "--quick", "--json", "--output", output],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(output.read_text())
+    assert json.loads(done.stdout) == found
+    assert found["is_quick"]
+    points = [point for curve in found["overload"] for point in curve["points"]]
+    assert max(point["factor"] for point in points) == 4.0
+    assert all(point["sent"] == point["received"] + point["missing"] for point in points)
+    silent = [point for point in points if point["silent_gaps"]]
+    assert silent == []
+    assert found["memory"]["ends"]["publisher"]["faults"] == []
+    assert "| 4x |" in endurance_report.tables(found)
 
 
 def compare(*arguments: str) -> subprocess.CompletedProcess[str]:

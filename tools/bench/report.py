@@ -15,7 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["PAGE", "main", "newest_result", "table", "updated", "words"]
+__all__ = [
+    "PAGE",
+    "RESULTS",
+    "amount",
+    "between",
+    "main",
+    "newest_result",
+    "table",
+    "updated",
+    "words",
+]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RESULTS: Final = ROOT / "tools/bench/results"
@@ -28,7 +38,8 @@ _VERDICTS: Final = {True: "reached", False: "**not reached**", None: "reported"}
 
 def newest_result(folder: Path = RESULTS) -> dict[str, Any] | None:
     """The result to show, or None if there is none."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    paths = [path for path in folder.glob("*.json") if not path.name.startswith("endurance-")]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     complete = [result for result in found if result["is_complete"]]
     return max(
         complete,
@@ -123,11 +134,16 @@ def amount(figure: str, value: float) -> str:
 
 def updated(page: str, result: dict[str, Any]) -> str:
     """The page with the table of this result. Raises ValueError if it has no place for one."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no lines {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n\n{table(result)}\n\n{END}{after}"
+    return between(page, BEGIN, END, table(result))
+
+
+def between(page: str, begin: str, end: str, text: str) -> str:
+    """The page with this text between two marks. Raises ValueError if they are not there."""
+    before, begin_found, rest = page.partition(begin)
+    _, end_found, after = rest.partition(end)
+    if not begin_found or not end_found:
+        raise ValueError(f"the page has no lines {begin!r} and {end!r}")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
