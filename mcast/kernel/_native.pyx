@@ -71,6 +71,8 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t newsize) except -1
     PyObject *_new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
     char *_bytes_data "PyBytes_AS_STRING"(PyObject *bytes)
+    int PyGC_Disable()
+    int PyGC_Enable()
 
 
 cdef extern from *:
@@ -196,7 +198,7 @@ cdef enum:
     MORE = 0x01
     HEAD_BYTES_MAX = 10
     ALONE_SHARE = 4
-    PAUSE_SHARE = 16
+    PAUSE_SHARE = 64
     UDP_IP_BYTES = 28
     HUGE_PAGE_BYTES = 1 << 21
     FIRST_BODY_BYTES = 2048  # a body that goes on in the next packet is longer than most of one
@@ -321,6 +323,7 @@ cdef enum:
     WATCH_COUNT = 64
     BULK_PACKETS = 16  # of a gate, between two looks at its timer
     BULK_SLEEP_NS = 200_000
+    LONGEST_LEASE_NS = 32_000_000
     LEASE_NS = 1_000_000  # at 10 Gbit/s, a third of the default rcvbuf
     PATIENCE = 2000  # yields of the processor, half a millisecond to two
 
@@ -342,6 +345,7 @@ cdef class Baton:
     cdef SendTimer _timers[WATCH_COUNT]
     cdef int _lease_count
     cdef int _timer_count
+    cdef volatile long long _looks_at_ns  # asleep: when it looks at leases and timers; else 0
     cdef public long long due_ns
     cdef public long long sleeps_until_ns
     cdef public object wake
@@ -388,11 +392,12 @@ cdef class Baton:
         end_ns = now_ns + max(0, timeout_ns)
         while True:
             until_ns = min(end_ns, min(self._first_lapse(now_ns), self._first_due(now_ns)))
-            self.sleeps_until_ns = until_ns
-            mcast_fence()  # whoever moves a timer looks at sleeps_until_ns afterwards
+            self._looks_at_ns = until_ns
+            mcast_fence()  # a gate that moves its timer looks at that afterwards
             if self._earliest_due() < until_ns - BULK_SLEEP_NS:
                 continue
             count = self._poll_once(events, until_ns - now_ns)
+            self._looks_at_ns = 0
             if count != 0:
                 return count
             now_ns = _now()
@@ -460,9 +465,13 @@ cdef class Baton:
         for index in range(self._lease_count):
             lease = &self._leases[index]
             if lease.is_lent:
-                first_ns = min(
-                    first_ns, (now_ns if lease.is_asleep else lease.used_ns) + LEASE_NS
-                )
+                if lease.is_asleep:  # the longer it has slept the more rarely; it says when it wakes
+                    first_ns = min(
+                        first_ns,
+                        now_ns + min(max(now_ns - lease.used_ns, LEASE_NS), LONGEST_LEASE_NS),
+                    )
+                else:
+                    first_ns = min(first_ns, lease.used_ns + LEASE_NS)
                 first_ns = min(first_ns, lease.due_ns + LEASE_NS)
         return first_ns
 
@@ -1304,6 +1313,7 @@ cdef class TokenBucket:
 
 
 @cython.final
+@cython.no_gc_clear  # _timer points into the baton
 cdef class SendSchedule:
     """As ``reference.SendSchedule``."""
 
@@ -2219,7 +2229,7 @@ cdef class SendGate:
         self._release()
         if schedule._baton is not None and schedule._timer.due_ns != NEVER:
             mcast_fence()
-            if schedule._timer.due_ns < schedule._baton.sleeps_until_ns - BULK_SLEEP_NS:
+            if schedule._timer.due_ns < schedule._baton._looks_at_ns - BULK_SLEEP_NS:
                 schedule._baton.wake()
         if not is_done:
             self._tend()
@@ -2417,6 +2427,7 @@ cdef struct Held:  # a run that was checked and has yet to be decoded
 
 
 @cython.final
+@cython.no_gc_clear  # _lease points into the baton
 cdef class Intake:
     """As ``reference.Intake``; this one does wait.
 
@@ -2436,6 +2447,7 @@ cdef class Intake:
     cdef object _rest
     cdef object _overrun
     cdef object _settled
+    cdef object _share
     cdef object _driver
     cdef object _drive
     cdef object _give_up
@@ -2460,7 +2472,7 @@ cdef class Intake:
 
     def __cinit__(
         self, int fd, Inbox inbox not None, dict streams not None, *, lock, Baton baton not None,
-        rest, overrun, settled, driver=None
+        rest, overrun, settled, share, driver=None
     ):
         self._bell_fd = -1
         self._fd = fd
@@ -2474,6 +2486,7 @@ cdef class Intake:
         self._rest = rest
         self._overrun = overrun
         self._settled = settled
+        self._share = share
         self._driver = driver
         if driver is not None:
             self._drive = driver.lock.acquire
@@ -2505,7 +2518,12 @@ cdef class Intake:
 
     def settle(self):
         """As ``reference.Intake.settle``."""
-        self._inbox._settle()
+        self._settle()
+
+    cdef inline int _settle(self) except -1:
+        if self._held_count:
+            self._decode_all()
+        return 0
 
     def ring(self):
         """As ``reference.Intake.ring``."""
@@ -2519,8 +2537,12 @@ cdef class Intake:
         if self._lease != NULL:
             self._lease.is_lent = 0
         self.ring()
+        if not self._is_led:
+            self._close_bell()  # else the thread that may be asleep with it does
+
+    cdef void _close_bell(self) noexcept:
         if self._bell_fd >= 0:
-            close(self._bell_fd)  # a thread asleep with it has heard it by now
+            close(self._bell_fd)
             self._bell_fd = -1
 
     cdef list _read(self, long long now_ns, bint is_lazy):
@@ -2529,12 +2551,15 @@ cdef class Intake:
         cdef int count, index
         cdef Py_ssize_t length, start
         cdef Py_ssize_t segment_bytes
-        self._inbox._settle()
-        leftovers, self._odd = self._odd, None
+        is_lazy = is_lazy and self._inbox._intake is self  # else nobody would ask for it
+        self._settle()
         self.size_bytes = 0
+        if self._held_count or self._is_decoding:
+            return []  # in the middle of it; the system keeps what waits
         count = reader._receive(
             self._fd, LARGE_READS if self._was_large else reader._batch_count
         )
+        leftovers, self._odd = self._odd, None
         for index in range(count):
             length = reader._datagram(self._fd, index, &segment_bytes)
             if length == 0:
@@ -2596,7 +2621,10 @@ cdef class Intake:
         Py_ssize_t length, Py_ssize_t segment_bytes
     ):
         """Check a run and keep it for when it is asked for; where the rest begins."""
-        cdef Held *held = &self._held[self._held_count]
+        cdef Held *held
+        if self._held_count == HELD_COUNT:
+            return 0
+        held = &self._held[self._held_count]
         held.first_sqn = slots.next
         held.slab = index
         held.start = 0
@@ -2671,13 +2699,17 @@ cdef class Intake:
         return 0
 
     cdef int _decode_some(self, Py_ssize_t limit, list out) except -1:
+        cdef int collects
         if self._is_decoding:
             return 0
         self._is_decoding = True
+        collects = PyGC_Disable()  # finalizers may run anything, and let other threads in
         try:
             self._decode_held(limit - PyList_GET_SIZE(out), out)
         finally:
             self._is_decoding = False
+            if collects:
+                PyGC_Enable()
         return 0
 
     cdef int _decode_all(self) except -1:
@@ -2689,13 +2721,17 @@ cdef class Intake:
     cdef object _get_plain(self):
         """The next message of what is held, if it has one part; else it is in the inbox."""
         cdef object made
+        cdef int collects
         if self._is_decoding or self._inbox.hold:
             return None
         self._is_decoding = True
+        collects = PyGC_Disable()
         try:
             self._decode_held(1, None)
         finally:
             self._is_decoding = False
+            if collects:
+                PyGC_Enable()
         made, self._made = self._made, None
         if made is None or PyBytes_CheckExact(made):
             return made
@@ -2724,7 +2760,7 @@ cdef class Intake:
     cdef Waited _wait(self, long long timeout_ns) except? LONG_WAY:
         cdef long long deadline_ns = NEVER
         cdef Waited waited
-        if self._is_led or self._inbox.hold or not self.is_open or timeout_ns == 0:
+        if self._is_led or timeout_ns == 0 or self._is_barred():
             return LONG_WAY
         if timeout_ns > 0:
             deadline_ns = _now() + min(timeout_ns, NEVER // 2)
@@ -2736,14 +2772,25 @@ cdef class Intake:
                 waited = self._wait_driving(deadline_ns)
         finally:
             self._is_led = False
+            if not self.is_open:
+                self._close_bell()
+        self._share()  # others may wait in another way, and nobody else tells them
         return waited
+
+    cdef inline bint _is_barred(self) noexcept:
+        return (
+            self._inbox.hold
+            or not self.is_open
+            or self._is_decoding
+            or self._inbox._intake is not self
+        )
 
     cdef Waited _wait_beside_loop(self, long long deadline_ns) except? LONG_WAY:
         cdef Lease *lease = self._lease
         cdef pollfd fds[2]
         cdef timespec limit
         cdef timespec *until
-        cdef long long left_ns
+        cdef long long left_ns, slept_ns, woken_ns
         cdef uint64_t rings
         cdef int count, code, took
         if lease == NULL:
@@ -2752,11 +2799,14 @@ cdef class Intake:
             self._bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
             if self._bell_fd < 0:
                 return LONG_WAY
-        if not lease.is_lent:
-            if not self._baton._lend(lease):
-                return LONG_WAY
-            self._baton.wake()  # the loop thread has to know
         while True:
+            PyErr_CheckSignals()
+            if self._is_barred():
+                return LONG_WAY
+            if not lease.is_lent:
+                if not self._baton._lend(lease):
+                    return LONG_WAY
+                self._baton.wake()  # the loop thread has to know
             took = self._pump()
             lease.used_ns = _now()
             if self._inbox._count or self._held_count:
@@ -2764,8 +2814,9 @@ cdef class Intake:
             if took < 0:
                 return LONG_WAY
             if took > 0:
+                self._baton._spend(self.size_bytes)
                 continue
-            if not self.is_open or self._inbox.hold:
+            if self._is_barred():
                 return LONG_WAY
             until = NULL
             if deadline_ns != NEVER:
@@ -2783,8 +2834,12 @@ cdef class Intake:
             with nogil:
                 count = ppoll(fds, 2, until, NULL)
                 code = errno
-                lease.used_ns = _now()
+                woken_ns = _now()
+                slept_ns = woken_ns - lease.used_ns
+                lease.used_ns = woken_ns
             lease.is_asleep = 0
+            if slept_ns > 2 * LEASE_NS:
+                self._baton.wake()  # the loop thread is to look soon whether we stay away
             if count < 0:
                 if code != EINTR:
                     return LONG_WAY
@@ -2805,14 +2860,18 @@ cdef class Intake:
             return LONG_WAY
         try:
             while True:
+                PyErr_CheckSignals()
+                if self._is_barred():
+                    return LONG_WAY
                 took = self._pump()
                 if self._inbox._count or self._held_count:
                     return READY
                 if took < 0:
                     return LONG_WAY
                 if took > 0:
+                    self._baton._spend(self.size_bytes)
                     continue
-                if not self.is_open or self._inbox.hold:
+                if self._is_barred():
                     return LONG_WAY
                 now_ns = _now()
                 if now_ns >= baton.due_ns:
@@ -2824,7 +2883,6 @@ cdef class Intake:
                     if spin_count % SPINS_PER_LOOK == 0:
                         with nogil:
                             count = baton._poll_once(events, 0)
-                        PyErr_CheckSignals()
                         if self._are_others(events, count):
                             self._driver.turn()
                 else:
@@ -2832,9 +2890,7 @@ cdef class Intake:
                     with nogil:
                         count = baton._poll_once(events, min(deadline_ns, baton.due_ns) - now_ns)
                     baton.sleeps_until_ns = 0
-                    if count < 0:
-                        PyErr_CheckSignals()
-                    elif self._are_others(events, count):
+                    if self._are_others(events, count):
                         self._driver.turn()
         finally:
             self._give_up()
@@ -2860,15 +2916,15 @@ cdef class Intake:
             now_ns = _now()
             if self.is_stale or (self._lease != NULL and now_ns >= self._lease.due_ns):
                 is_odd = True
-                self._inbox._settle()
+                self._settle()
                 self._rest(now_ns, [])
             try:
                 rest = self._read(now_ns, True)
             except OSError:
-                return 1  # such as ECONNREFUSED, reported once
+                return -1  # the loop meets it, too, and counts it
             if rest:
                 is_odd = True
-                self._inbox._settle()
+                self._settle()
                 self._rest(now_ns, rest)
         finally:
             self._release()

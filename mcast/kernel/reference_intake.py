@@ -57,6 +57,7 @@ class Intake:
         rest: Callable[[int, list[Leftover]], None],
         overrun: Callable[[bytes, list[Message], int, int], None],
         settled: Callable[[], int],
+        share: Callable[[], None],
         driver: Driver | None = None,
     ) -> None:
         """``streams``: the plain ones, by packed address and TSI; the owner keeps it up to date.
@@ -65,9 +66,9 @@ class Intake:
         when the lock is free again; it tells when ``rest`` is to be called the next time, perhaps
         with nothing, by whoever waits then: a millisecond later the loop does its owner's work.
         ``overrun`` gets messages for which the inbox has no room, with the numbers of the packets
-        they came in.
+        they came in. ``share`` is called by whoever has waited, for those who wait otherwise.
         """
-        del lock, baton, rest, settled, driver  # only the compiled ``wait`` asks for them
+        del lock, baton, rest, settled, share, driver  # only the compiled ``wait`` asks for them
         self._fd = fd
         self._inbox = inbox
         self._streams = streams

@@ -22,7 +22,7 @@ __all__ = ["SendSchedule", "TokenBucket"]
 
 _NEVER: Final = 1 << 62
 _ALONE_SHARE: Final = 4
-_PAUSE_SHARE: Final = 16
+_PAUSE_SHARE: Final = 64
 _UDP_IP_BYTES: Final = 28  # what libzmq, too, adds to a packet's cost
 
 

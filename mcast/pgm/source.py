@@ -150,7 +150,7 @@ class Source:
     @property
     def next_alarm_ns(self) -> int:
         """``next_timeout_ns``, but for what the baton attends to."""
-        return min(self._due)
+        return min(self._due) if self._is_attended else self.next_timeout_ns
 
     @property
     def window(self) -> tuple[int, int]:
@@ -390,6 +390,9 @@ class Source:
             # Data that leaves by the gate begins the heartbeats anew: not in the middle of a long
             # pause between two of them, since nothing wakes the loop before it is over.
             schedule.open_until_ns = min(self._due[_Timer.HEARTBEAT], now_ns + self._attend_ivl_ns)
+            if not self._has_gate:  # another thread closed it meanwhile, without the lock
+                self.disarm()
+                self._watch()
 
     def _watch(self) -> None:
         if self._is_attended:
@@ -401,19 +404,23 @@ class Source:
         """Hand out sealed packets as far as the rate allows, in runs."""
         slots, schedule = self._slots, self._schedule
         if now_ns < self._due[_Timer.PACE] < _NEVER:
-            return  # a portion is due then; until that, packets would leave one by one
+            self._due[_Timer.PACE] = self._portion_due_ns()  # the rate may have changed
+            if now_ns < self._due[_Timer.PACE]:
+                self._await_company(now_ns)
+                return  # a portion is due then; until that, packets would leave one by one
         schedule.close()  # first of all
         while (run := schedule.take_run(now_ns)) is not None:
             view, segment_bytes = run
             self._transmits.append(Transmit(GROUP, view, segment_bytes))
         self._due[_Timer.PACE] = _NEVER
         if slots.unsent < slots.next:
-            waiting_bytes = (slots.next - slots.unsent) * self._packet_cost_bytes
-            self._due[_Timer.PACE] = self._bucket.ready_at_ns(
-                min(waiting_bytes, self._quantum_bytes)
-            )
+            self._due[_Timer.PACE] = self._portion_due_ns()
         self.catch_up()
         self._await_company(now_ns)
+
+    def _portion_due_ns(self) -> int:
+        waiting_bytes = (self._slots.next - self._slots.unsent) * self._packet_cost_bytes
+        return self._bucket.ready_at_ns(min(waiting_bytes, self._quantum_bytes))
 
     def _regain(self, now_ns: int) -> None:
         """Let the throttle grow; it rests when nothing is held back and nothing is sent."""

@@ -170,6 +170,7 @@ class MulticastLink:
                 rest=self._take_rest_beside_loop,
                 overrun=self._overrun,
                 settled=self._settled,
+                share=queue.waiters.wake,
                 driver=loop.driver,
             )
         with self._lock:

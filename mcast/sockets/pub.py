@@ -147,6 +147,7 @@ class Pub(Socket):
             links = list(self._links.values())
             for link in links:
                 link.close_gate()
+            self._loop.wake_before(0)  # which has to look after what the gates left
             self.__dict__.pop("send", None)
             self.__dict__.pop("send_many", None)
             if len(links) == 1 and not self._parts and self._error is None:

@@ -212,8 +212,10 @@ class Sub(Socket):
         """Where there is one endpoint only, whoever waits for messages reads its socket."""
         links = list(self._links.values())
         intake = links[0].intake if len(links) == 1 else None
-        self._queue.inbox.intake = intake
+        before, self._queue.inbox.intake = self._queue.inbox.intake, intake
         self._queue.waiters.bell = intake.ring if intake is not None else None
+        if before is not None and before is not intake:
+            before.ring()  # whoever waits there waits for all of them now
 
     def _options_changed(self) -> None:
         self._queue.hwm = self._options.rcvhwm

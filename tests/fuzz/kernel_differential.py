@@ -660,6 +660,7 @@ def intake_run(kernel: Kernel, program: Program) -> Iterator[object]:
             rest=lambda *_: None,
             overrun=lambda *call: refused.append(call),
             settled=lambda: NEVER,
+            share=lambda: None,
         )
         for step in program:
             result: object = None

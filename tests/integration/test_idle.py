@@ -10,9 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from mcast import kernel
 from tests.integration.conftest import fresh_url
 
 PROGRAM = Path(__file__).resolve().parents[2] / "tools/bench/endurance_ends.py"
@@ -36,9 +33,5 @@ def test_a_context_in_which_nobody_waits_takes_no_cpu() -> None:
     assert idle_share(receives=False) < SHARE
 
 
-@pytest.mark.xfail(
-    kernel.NAME == "native",
-    reason="the loop thread wakes every LEASE_NS (1 ms) while a reader sleeps: 1.6 % CPU",
-)
 def test_a_subscriber_that_waits_in_recv_takes_no_cpu() -> None:
     assert idle_share(receives=True) < SHARE

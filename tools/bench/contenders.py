@@ -100,7 +100,7 @@ class McastThroughput:
     sockets: int = 1
     is_busy: bool = False
     """A thread computes without end in the subscriber's process."""
-    options: tuple[str, ...] = ("rcvhwm=1000000",)
+    options: tuple[str, ...] = ("rcvhwm=1000000", "min_rate=1e8")
     sub_options: tuple[str, ...] = ()
 
     def measure(self, count: int) -> Measurement:

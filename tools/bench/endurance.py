@@ -89,14 +89,14 @@ class Way:
 
 
 LOADS: Final = (
-    Load("slow-application", "256 B, 5 µs of work each", 256, 200, 100e3, 400e3, work_ns=5000),
-    Load("batches", "64 B, recv_many without work", 64, 1000, 1e6, 20e6),
+    Load("slow-application", "256 B, 5 µs of work each", 256, 200, 5e3, 400e3, work_ns=5000),
+    Load("batches", "64 B, recv_many without work", 64, 1000, 10e3, 20e6),
     Load(
         "slow-receiver",
         "256 B, subscriber with the reference kernel",
         256,
         200,
-        50e3,
+        5e3,
         800e3,
         environment={"MCAST_KERNEL": "reference"},
     ),
