@@ -381,18 +381,19 @@ class Source:
     def _await_company(self, now_ns: int) -> None:
         """See to it that the open packet leaves in time; until then more may be added to it."""
         schedule = self._schedule
-        schedule.wait(armed=self._has_gate)
-        if self._has_gate and not self._is_attended and self._baton is not None:
+        has_gate = self._has_gate
+        schedule.wait(armed=has_gate)
+        if has_gate and not self._is_attended and self._baton is not None:
             self._is_attended = self._baton.attend(schedule)
             self._due[_Timer.COALESCE] = _NEVER
         self._watch()
-        if self._has_gate and self._heartbeat == 1:
+        if has_gate and self._heartbeat == 1:
             # Data that leaves by the gate begins the heartbeats anew: not in the middle of a long
             # pause between two of them, since nothing wakes the loop before it is over.
             schedule.open_until_ns = min(self._due[_Timer.HEARTBEAT], now_ns + self._attend_ivl_ns)
-            if not self._has_gate:  # another thread closed it meanwhile, without the lock
-                self.disarm()
-                self._watch()
+        if has_gate and not self._has_gate:  # closed meanwhile, by a thread without the lock
+            self.disarm()
+            self._watch()
 
     def _watch(self) -> None:
         if self._is_attended:
