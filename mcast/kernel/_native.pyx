@@ -2330,7 +2330,7 @@ cdef class Inbox:
         cdef Py_ssize_t at, wanted
         cdef object first
         if self._count == 0 and self._intake is not None and self._intake._held_count:
-            self._intake._decode_some(limit, taken)
+            self._intake._decode_some(limit, taken)  # which is empty
         while self._count and PyList_GET_SIZE(taken) < limit:
             self._step()
             head, at = self._head, self._at
@@ -2406,7 +2406,6 @@ cdef enum:
     LARGE_READS = 2  # runs of up to 64 KiB: what is handed on should still be in the cache
     KEY_BYTES = 24
     SPINS_PER_LOOK = 64
-    TRY_NS = 1_000_000
 
 cdef object TRY_S = 0.001
 
@@ -2699,13 +2698,14 @@ cdef class Intake:
         return 0
 
     cdef int _decode_some(self, Py_ssize_t limit, list out) except -1:
+        """``_decode_held``, unless it is under way, with nothing coming in between."""
         cdef int collects
         if self._is_decoding:
             return 0
         self._is_decoding = True
         collects = PyGC_Disable()  # finalizers may run anything, and let other threads in
         try:
-            self._decode_held(limit - PyList_GET_SIZE(out), out)
+            self._decode_held(limit, out)
         finally:
             self._is_decoding = False
             if collects:
@@ -2721,17 +2721,9 @@ cdef class Intake:
     cdef object _get_plain(self):
         """The next message of what is held, if it has one part; else it is in the inbox."""
         cdef object made
-        cdef int collects
         if self._is_decoding or self._inbox.hold:
             return None
-        self._is_decoding = True
-        collects = PyGC_Disable()
-        try:
-            self._decode_held(1, None)
-        finally:
-            self._is_decoding = False
-            if collects:
-                PyGC_Enable()
+        self._decode_some(1, None)
         made, self._made = self._made, None
         if made is None or PyBytes_CheckExact(made):
             return made
