@@ -42,6 +42,7 @@ def native_extensions(mode: str) -> list[Extension]:
         Extension(
             "mcast.kernel._native",
             [SOURCE],
+            depends=sorted(str(path) for path in Path(SOURCE).parent.glob("*.pxi")),
             # No -march=native: the result must run on every machine of its platform.
             extra_compile_args=["-O3"],
             optional=mode == "auto",

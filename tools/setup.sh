@@ -114,7 +114,7 @@ native_mode() {
 
 stamp_key() {
     printf '%s\n' "$INTERPRETER" "$ROOT" "$1" "$(native_mode)" |
-        hash_of "$ROOT"/{pyproject.toml,setup.py} "$ROOT"/mcast/kernel/*.{pyx,pxd,h}
+        hash_of "$ROOT"/{pyproject.toml,setup.py} "$ROOT"/mcast/kernel/*.{pyx,pxi,pxd,h}
 }
 
 # is_current EXTRAS: whether .venv already holds what install_mcast EXTRAS would make.

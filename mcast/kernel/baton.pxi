@@ -1,0 +1,245 @@
+# How the loop thread sleeps and gets the interpreter lock; ``reference_io.Baton`` is the
+# specification. Part of ``_native.pyx``.
+
+# What the loop thread looks at without the interpreter lock. Both live in its baton as long as that
+# does, since there is no telling when it looks.
+
+cdef struct Lease:  # of a descriptor, to a thread that waits for messages
+    volatile int is_used
+    volatile int is_lent
+    volatile int is_asleep  # the thread is in a system call and has it for as long as that takes
+    int fd
+    volatile long long used_ns
+    volatile long long due_ns  # when the owner has something to do; whoever reads does it
+
+
+cdef struct SendTimer:  # of a schedule whose gate moves it
+    volatile int is_used
+    volatile long long due_ns
+    volatile long long sent_packets
+    long long seen_packets  # the loop thread's own
+
+
+cdef enum:
+    EPOLL_PWAIT2 = 441  # the same on all architectures, Linux 5.11 and later
+    EVENT_COUNT = 64
+    OFFER_BYTES = 1 << 18  # about a quarter of a millisecond's worth
+    MESSAGE_WEIGHT_BYTES = 256  # what a message costs beside its bytes
+    BATCH_WEIGHT_BYTES = 1 << 16
+    WATCH_COUNT = 64
+    BULK_PACKETS = 16  # of a gate, between two looks at its timer
+    BULK_SLEEP_NS = 200_000
+    LONGEST_LEASE_NS = 32_000_000
+    LEASE_NS = 1_000_000  # at 10 Gbit/s, a third of the default rcvbuf
+    PATIENCE = 2000  # yields of the processor, half a millisecond to two
+
+
+def _nothing():
+    pass
+
+
+@cython.final
+cdef class Baton:
+    """As ``reference.Baton``; this one knows when the thread that polls wants the lock."""
+
+    cdef int _epoll_fd
+    cdef bint _is_precise
+    cdef bint _is_tried
+    cdef volatile int _is_wanted  # set without the lock, between the system call and getting it
+    cdef long long _weight
+    cdef Lease _leases[WATCH_COUNT]
+    cdef SendTimer _timers[WATCH_COUNT]
+    cdef int _lease_count
+    cdef int _timer_count
+    cdef volatile long long _looks_at_ns  # asleep: when it looks at leases and timers; else 0
+    cdef public long long due_ns
+    cdef public long long sleeps_until_ns
+    cdef public object wake
+
+    def __cinit__(self, int epoll_fd):
+        self._epoll_fd = epoll_fd
+        self.wake = _nothing
+        self._is_precise = True
+
+    def attend(self, SendSchedule schedule not None):
+        """As ``reference.Baton.attend``; True while there is room for another."""
+        cdef int index
+        for index in range(WATCH_COUNT):
+            if not self._timers[index].is_used:
+                schedule._attend(self, &self._timers[index])
+                self._timer_count = max(self._timer_count, index + 1)
+                return True
+        return False
+
+    def poll(self, long long timeout_ns):
+        """As ``reference.Baton.poll``."""
+        cdef epoll_event events[EVENT_COUNT]
+        cdef long count
+        cdef int code, index
+        with nogil:
+            count = self._poll(events, timeout_ns)
+            code = errno
+            self._is_wanted = 1
+        self._is_wanted = 0
+        self._take_back()
+        if count < 0:
+            if code == EINTR:
+                return []
+            raise OSError(code, os.strerror(code))
+        return [(events[index].data.fd, events[index].events) for index in range(count)]
+
+    cdef long _poll(self, epoll_event *events, long long timeout_ns) noexcept nogil:
+        """Sleep; without the interpreter lock, also where a lease or a timer was moved meanwhile."""
+        cdef long long now_ns, end_ns, until_ns
+        cdef long count
+        if self._lease_count == 0 and self._timer_count == 0:
+            return self._poll_once(events, timeout_ns)
+        now_ns = _now()
+        end_ns = now_ns + max(0, timeout_ns)
+        while True:
+            until_ns = min(end_ns, min(self._first_lapse(now_ns), self._first_due(now_ns)))
+            self._looks_at_ns = until_ns
+            mcast_fence()  # a gate that moves its timer looks at that afterwards
+            if self._earliest_due() < until_ns - BULK_SLEEP_NS:
+                continue
+            count = self._poll_once(events, until_ns - now_ns)
+            self._looks_at_ns = 0
+            if count != 0:
+                return count
+            now_ns = _now()
+            if (
+                now_ns >= end_ns
+                or self._first_lapse(now_ns) <= now_ns
+                or self._earliest_due() <= now_ns
+            ):
+                return 0
+
+    cdef long long _first_due(self, long long now_ns) noexcept nogil:
+        """When the first timer is due; later where its gate sends and sends, and moves it anyway."""
+        cdef long long first_ns = NEVER
+        cdef long long due_ns
+        cdef SendTimer *timer
+        cdef int index
+        for index in range(self._timer_count):
+            timer = &self._timers[index]
+            if timer.is_used:
+                due_ns = timer.due_ns
+                if timer.sent_packets - timer.seen_packets >= BULK_PACKETS:
+                    due_ns = max(due_ns, now_ns + BULK_SLEEP_NS)
+                timer.seen_packets = timer.sent_packets
+                first_ns = min(first_ns, due_ns)
+        return first_ns
+
+    cdef long long _earliest_due(self) noexcept nogil:
+        cdef long long first_ns = NEVER
+        cdef int index
+        for index in range(self._timer_count):
+            if self._timers[index].is_used:
+                first_ns = min(first_ns, self._timers[index].due_ns)
+        return first_ns
+
+    cdef long _poll_once(self, epoll_event *events, long long timeout_ns) noexcept nogil:
+        cdef timespec limit
+        cdef long count = -1
+        cdef int code
+        timeout_ns = max(0, timeout_ns)
+        limit.tv_sec = timeout_ns // 1_000_000_000
+        limit.tv_nsec = timeout_ns % 1_000_000_000
+        if self._is_precise:
+            count = syscall(
+                EPOLL_PWAIT2, <long>self._epoll_fd, events, <long>EVENT_COUNT, &limit,
+                NULL, <size_t>8,
+            )
+            code = errno
+            # As in the reference: which errors say that the call is not to be had.
+            if count < 0 and (
+                code == ENOSYS or code == EPERM or (code == EINVAL and not self._is_tried)
+            ):
+                self._is_precise = False
+            self._is_tried = True
+        if not self._is_precise:
+            count = epoll_wait(
+                self._epoll_fd, events, EVENT_COUNT,
+                <int>min((timeout_ns + 999_999) // 1_000_000, 1 << 30),
+            )
+        return count
+
+    cdef long long _first_lapse(self, long long now_ns) noexcept nogil:
+        cdef long long first_ns = NEVER
+        cdef Lease *lease
+        cdef int index
+        for index in range(self._lease_count):
+            lease = &self._leases[index]
+            if lease.is_lent:
+                if lease.is_asleep:  # the longer it has slept the more rarely; it says when it wakes
+                    first_ns = min(
+                        first_ns,
+                        now_ns + min(max(now_ns - lease.used_ns, LEASE_NS), LONGEST_LEASE_NS),
+                    )
+                else:
+                    first_ns = min(first_ns, lease.used_ns + LEASE_NS)
+                first_ns = min(first_ns, lease.due_ns + LEASE_NS)
+        return first_ns
+
+    cdef Lease *_new_lease(self, int fd) noexcept:
+        """A place for the leases of a descriptor; NULL if there are too many of them."""
+        cdef int index
+        for index in range(WATCH_COUNT):
+            if not self._leases[index].is_used:
+                memset(&self._leases[index], 0, sizeof(Lease))
+                self._leases[index].is_used = 1
+                self._leases[index].fd = fd
+                self._leases[index].due_ns = NEVER
+                self._lease_count = max(self._lease_count, index + 1)
+                return &self._leases[index]
+        return NULL
+
+    cdef bint _lend(self, Lease *lease) noexcept:
+        """Leave a descriptor to the thread that asks; the loop thread is to be woken then."""
+        if not self._watch(lease.fd, 0):
+            return False
+        lease.used_ns = _now()
+        lease.is_lent = 1
+        return True
+
+    cdef void _take_back(self) noexcept:
+        """Watch those descriptors again that nobody has been at for a while."""
+        cdef long long now_ns
+        cdef Lease *lease
+        cdef int index
+        if self._lease_count == 0:
+            return
+        now_ns = _now()
+        for index in range(self._lease_count):
+            lease = &self._leases[index]
+            if lease.is_lent and now_ns >= lease.due_ns + LEASE_NS:
+                lease.due_ns = NEVER  # the loop has its own timer for it, and does it now
+            if lease.is_lent and not lease.is_asleep and now_ns >= lease.used_ns + LEASE_NS:
+                lease.is_lent = 0
+                self._watch(lease.fd, EPOLLIN)
+
+    cdef bint _watch(self, int fd, uint32_t events) noexcept:
+        cdef epoll_event event
+        memset(&event, 0, sizeof(event))
+        event.events = events
+        event.data.fd = fd
+        return epoll_ctl(self._epoll_fd, EPOLL_CTL_MOD, fd, &event) == 0
+
+    def spend(self, long long weight_bytes):
+        """As ``reference.Baton.spend``."""
+        self._spend(weight_bytes)
+
+    cdef inline void _spend(self, long long weight_bytes) noexcept:
+        self._weight += weight_bytes
+        if self._weight >= OFFER_BYTES and self._is_wanted:
+            self._hand_over()
+
+    cdef void _hand_over(self) noexcept:
+        """Give up the lock and wait a moment for the other to take it; a release alone would only
+        restart its wait, since this thread would have it back before the other has woken."""
+        cdef int patience = PATIENCE
+        self._weight = 0
+        with nogil:
+            while self._is_wanted and patience > 0:
+                sched_yield()
+                patience -= 1
