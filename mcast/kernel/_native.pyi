@@ -1,6 +1,8 @@
 from mcast.kernel.reference import Baton as Baton
 from mcast.kernel.reference import Buffer as Buffer
 from mcast.kernel.reference import FrameDecoder as FrameDecoder
+from mcast.kernel.reference import FrameError as FrameError
+from mcast.kernel.reference import FrameScanner as FrameScanner
 from mcast.kernel.reference import Inbox as Inbox
 from mcast.kernel.reference import Intake as Intake
 from mcast.kernel.reference import Leftover as Leftover
@@ -16,5 +18,6 @@ from mcast.kernel.reference import UdpReader as UdpReader
 from mcast.kernel.reference import UdpWriter as UdpWriter
 from mcast.kernel.reference import checksum as checksum
 from mcast.kernel.reference import checksum_ok as checksum_ok
+from mcast.kernel.reference import encode_messages as encode_messages
 from mcast.kernel.reference import longest_bytes as longest_bytes
 from mcast.kernel.reference import parts_of as parts_of

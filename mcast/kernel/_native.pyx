@@ -18,6 +18,8 @@ from __future__ import annotations
 import os
 from collections import deque
 
+from mcast.kernel.reference_zmtp import FrameError, checked_parts
+
 cimport cython
 from cpython.buffer cimport (
     PyBUF_FORMAT,
@@ -165,6 +167,8 @@ __all__ = [
     "Baton",
     "Buffer",
     "FrameDecoder",
+    "FrameError",
+    "FrameScanner",
     "Inbox",
     "Intake",
     "Leftover",
@@ -180,6 +184,7 @@ __all__ = [
     "UdpWriter",
     "checksum",
     "checksum_ok",
+    "encode_messages",
     "longest_bytes",
     "parts_of",
 ]
@@ -231,6 +236,7 @@ include "system.pxi"
 include "memory.pxi"
 include "baton.pxi"
 include "frames.pxi"
+include "zmtp.pxi"
 include "transmit.pxi"
 include "pace.pxi"
 include "receive.pxi"

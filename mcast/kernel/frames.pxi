@@ -105,25 +105,17 @@ cdef class TopicFilter:
         return False
 
 
-@cython.final
-cdef class FrameDecoder:
-    """As ``reference.FrameDecoder``.
+cdef class _Assembly:
+    """Messages out of the bodies of frames: parts put together, filtered, grown as they come.
 
-    A part that lies whole in one TSDU is filtered and copied straight from it. A part that spans
-    TSDUs grows in the very bytes object that is delivered, by doubling, never past what the frame
-    claims and never far past what came.
+    A part that lies whole in what was read is filtered and copied straight from it. A part that
+    spans several grows in the very bytes object that is delivered, by doubling, never past what
+    the frame claims and never far past what came.
     """
 
-    cdef TopicFilter _topic_filter
+    cdef TopicFilter _topic_filter  # None: everything passes
     cdef public long long filtered_count
-    cdef readonly bint in_step
-    cdef public long long malformed_count
-    cdef public long long max_message_bytes
-    cdef public long long max_part_count
     cdef public long long message_count
-    cdef public long long too_long_count
-    cdef uint8_t _head[HEAD_BYTES_MAX]
-    cdef int _head_bytes
     cdef long long _size_left  # of the body under way; -1: its head is not complete
     cdef long long _body_size
     cdef long long _body_bytes  # of _body, how many have come
@@ -136,6 +128,116 @@ cdef class FrameDecoder:
     cdef long long _part_count
     cdef list _parts
 
+    def __dealloc__(self):
+        Py_XDECREF(self._body)
+
+    @cython.final
+    cdef inline bint _passes(self, const uint8_t *topic, Py_ssize_t size) noexcept:
+        return self._topic_filter is None or self._topic_filter._match(topic, size)
+
+    @cython.final
+    cdef object _end_frame(self, const uint8_t *body, Py_ssize_t size):
+        """A part that lies whole in what was read; the message it ends, or None."""
+        cdef bint wanted = not self._rejected
+        if self._part_count == 0:
+            wanted = self._passes(body, size)
+        return self._end_part(
+            PyBytes_FromStringAndSize(<const char *>body, size) if wanted else None
+        )
+
+    @cython.final
+    cdef object _end_body(self):
+        """A part that came in several pieces; the message it ends, or None."""
+        cdef bytes part = self._take_body()
+        if self._part_count == 0 and not self._passes(
+            <const uint8_t *>PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part)
+        ):
+            part = None
+        return self._end_part(part)
+
+    @cython.final
+    cdef bytes _take_body(self):
+        """The body that is complete; None if it was not wanted."""
+        cdef bytes body = None
+        if self._body != NULL:
+            body = <bytes>self._body
+            Py_XDECREF(self._body)
+            self._body = NULL
+        self._size_left = -1
+        return body
+
+    @cython.final
+    cdef object _end_part(self, bytes part):
+        """Take a whole part, None if the message is rejected; the message it ends, or None."""
+        cdef list parts
+        if self._part_count == 0:
+            if not self._more:  # the usual message
+                if part is None:
+                    self.filtered_count += 1
+                else:
+                    self.message_count += 1
+                self._total_bytes = 0
+                return part
+            self._rejected = part is None
+            self._parts = None if self._rejected else []
+        self._part_count += 1
+        if not self._rejected:
+            self._parts.append(part)
+        if self._more:
+            return None
+        parts = self._parts
+        if self._rejected:
+            self.filtered_count += 1
+        else:
+            self.message_count += 1
+        self._start_message()
+        return None if parts is None else tuple(parts)
+
+    @cython.final
+    cdef inline void _start_body(self, long long size) noexcept:
+        self._size_left = self._body_size = size
+        self._body_bytes = self._body_room = 0
+
+    @cython.final
+    cdef int _grow_body(self, const uint8_t *data, long long size) except -1:
+        if self._body_bytes + size > self._body_room:
+            self._make_room(size)
+        memcpy(_bytes_data(self._body) + self._body_bytes, data, <size_t>size)
+        self._body_bytes += size
+        return 0
+
+    @cython.final
+    cdef int _make_room(self, long long size) except -1:
+        cdef long long room = max(2 * self._body_room, self._body_bytes + size, FIRST_BODY_BYTES)
+        room = min(room, self._body_size)
+        if self._body == NULL:
+            self._body = _new_bytes(NULL, <Py_ssize_t>room)
+        else:
+            _PyBytes_Resize(&self._body, <Py_ssize_t>room)
+        self._body_room = room
+        return 0
+
+    @cython.final
+    cdef inline void _start_message(self) noexcept:
+        self._parts = None
+        self._part_count = 0
+        self._rejected = False
+        self._too_long = False
+        self._total_bytes = 0
+
+
+@cython.final
+cdef class FrameDecoder(_Assembly):
+    """As ``reference.FrameDecoder``."""
+
+    cdef readonly bint in_step
+    cdef public long long malformed_count
+    cdef public long long max_message_bytes
+    cdef public long long max_part_count
+    cdef public long long too_long_count
+    cdef uint8_t _head[HEAD_BYTES_MAX]
+    cdef int _head_bytes
+
     def __cinit__(
         self, TopicFilter topic_filter not None, long long max_message_bytes,
         long long max_part_count
@@ -144,9 +246,6 @@ cdef class FrameDecoder:
         self.max_message_bytes = max_message_bytes
         self.max_part_count = max_part_count
         self._reset()
-
-    def __dealloc__(self):
-        Py_XDECREF(self._body)
 
     @property
     def topic_filter(self):
@@ -218,7 +317,8 @@ cdef class FrameDecoder:
         while position < end:
             if self._size_left >= 0:  # inside a body
                 take = min(self._size_left, <long long>(end - position))
-                self._grow_body(data + position, take)
+                if not self._rejected:
+                    self._grow_body(data + position, take)
                 position += <Py_ssize_t>take
                 self._size_left -= take
                 if self._size_left == 0:
@@ -294,82 +394,9 @@ cdef class FrameDecoder:
                     Py_INCREF(message)
                     return <PyObject *>message
             else:
-                self._size_left = self._body_size = <long long>length
-                self._body_bytes = self._body_room = 0
+                self._start_body(<long long>length)
         at[0] = end
         return NULL
-
-    cdef object _end_frame(self, const uint8_t *body, Py_ssize_t size):
-        """A part that lies whole in the TSDU; the message it ends, or None."""
-        cdef bint wanted = not self._rejected
-        if self._part_count == 0:
-            wanted = self._topic_filter._match(body, size)
-        return self._end_part(
-            PyBytes_FromStringAndSize(<const char *>body, size) if wanted else None
-        )
-
-    cdef object _end_body(self):
-        """A part that came in several TSDUs; the message it ends, or None."""
-        cdef bytes part = None
-        if self._body != NULL:
-            part = <bytes>self._body
-            Py_XDECREF(self._body)
-            self._body = NULL
-        self._size_left = -1
-        if self._part_count == 0 and not self._topic_filter._match(
-            <const uint8_t *>PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part)
-        ):
-            part = None
-        return self._end_part(part)
-
-    cdef object _end_part(self, bytes part):
-        """Take a whole part, None if the message is rejected; the message it ends, or None."""
-        cdef list parts
-        if self._part_count == 0:
-            if not self._more:  # the usual message
-                if part is None:
-                    self.filtered_count += 1
-                else:
-                    self.message_count += 1
-                self._total_bytes = 0
-                return part
-            self._rejected = part is None
-            self._parts = None if self._rejected else []
-        self._part_count += 1
-        if not self._rejected:
-            self._parts.append(part)
-        if self._more:
-            return None
-        parts = self._parts
-        if self._rejected:
-            self.filtered_count += 1
-        else:
-            self.message_count += 1
-        self._start_message()
-        return None if parts is None else tuple(parts)
-
-    cdef int _grow_body(self, const uint8_t *data, long long size) except -1:
-        cdef long long room
-        if self._rejected:
-            return 0
-        if self._body_bytes + size > self._body_room:
-            room = max(2 * self._body_room, self._body_bytes + size, FIRST_BODY_BYTES)
-            room = min(room, self._body_size)
-            if self._body == NULL:
-                self._body = _new_bytes(NULL, <Py_ssize_t>room)
-            else:
-                _PyBytes_Resize(&self._body, <Py_ssize_t>room)
-            self._body_room = room
-        memcpy(_bytes_data(self._body) + self._body_bytes, data, <size_t>size)
-        self._body_bytes += size
-        return 0
-
-    cdef inline void _start_message(self) noexcept:
-        self._parts = None
-        self._part_count = 0
-        self._rejected = False
-        self._too_long = False
-        self._total_bytes = 0
 
     cdef void _note_too_long(self) noexcept:
         """Drop the message under way, whose frames are skipped from now on."""

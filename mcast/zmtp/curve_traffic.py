@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Final
 
-from mcast.kernel import Buffer, Message
+from mcast.kernel import Buffer, FrameError, Message
 from mcast.zmtp.boxes import MAC_BYTES, box, open_box_untrusted
 from mcast.zmtp.codec import FrameScanner, checked_parts, encode_messages, frame_head
 from mcast.zmtp.failure import FailureReason, ZmtpError, printable
@@ -70,7 +70,7 @@ class CurveTraffic:
         self._heard_nonce = heard_nonce
         self._sent_prefix = role.value
         self._heard_prefix = (Role.CLIENT if role is Role.SERVER else Role.SERVER).value
-        self._error: ZmtpError | None = None
+        self._error: FrameError | None = None
         self._inner = FrameScanner(
             scanner.max_message_bytes, scanner.max_part_count, scanner.max_command_bytes
         )
@@ -85,8 +85,8 @@ class CurveTraffic:
 
     def scan_untrusted(self, messages: list[Message]) -> bytes | None:
         """See ``FrameScanner.scan_untrusted``."""
-        if self._error is None:
-            self._inner.feed(b"".join(self._open_all_untrusted()))
+        if self._error is None and (frames := self._open_all_untrusted()):
+            self._inner.feed(b"".join(frames))
         command = self._inner.scan_untrusted(messages)
         if command is None and self._error is not None:
             raise self._error
@@ -120,7 +120,7 @@ class CurveTraffic:
         try:
             while (command := self._outer.scan_untrusted(sealed)) is not None:
                 sealed.append(command)
-        except ZmtpError as error:
+        except FrameError as error:
             self._error = error
         frames: list[bytes] = []
         try:

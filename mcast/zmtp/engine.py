@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 from typing import Final
 
-from mcast.kernel import Buffer, Message
+from mcast.kernel import Buffer, FrameError, Message
 from mcast.zmtp.codec import FrameScanner, encode_command, encode_messages, joined
 from mcast.zmtp.commands import (
     PING,
@@ -138,7 +138,7 @@ class ZmtpEngine:
             finally:
                 # What came before an error is delivered, as if it had come alone.
                 self._flush_untrusted()
-        except ZmtpError as error:
+        except FrameError as error:
             self._fail(error)
 
     def handle_eof(self) -> None:
@@ -417,11 +417,13 @@ class ZmtpEngine:
 
     # The end.
 
-    def _fail(self, error: ZmtpError) -> None:
-        if error.reason is FailureReason.SOCKET_TYPE:
-            self._tell(error.reason.value)
+    def _fail(self, error: FrameError) -> None:
+        reason = FailureReason(error.reason)
+        if reason is FailureReason.SOCKET_TYPE:
+            self._tell(reason.value)
         self._end()
-        self._events.append(Failed(error.reason, error.text, error.status))
+        status = error.status if isinstance(error, ZmtpError) else 0
+        self._events.append(Failed(reason, error.text, status))
 
     def _end(self) -> None:
         self._state = _State.OVER

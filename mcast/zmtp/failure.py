@@ -1,12 +1,15 @@
 """Why a connection ended: the reasons, and the one error that functions on a peer's bytes raise.
 
-Owns no state. Invariant: whatever a peer sends, nothing but ``ZmtpError`` comes out of a function
-named ``_untrusted``, and ``ZmtpEngine`` lets none of them out: it turns the first into ``Failed``.
+Owns no state. Invariant: whatever a peer sends, nothing but ``ZmtpError``, or the ``FrameError`` of
+the kernel's scanner, comes out of a function named ``_untrusted``, and ``ZmtpEngine`` lets none of
+them out: it turns the first into ``Failed``.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+from mcast.kernel import FrameError
 
 __all__ = ["FailureReason", "ZmtpError", "printable"]
 
@@ -54,14 +57,14 @@ class FailureReason(StrEnum):
     """The peer closed the connection. RFC 37: it may be tried again."""
 
 
-class ZmtpError(Exception):
-    """A peer broke the protocol or a limit. Never leaves ``mcast.zmtp``."""
+class ZmtpError(FrameError):
+    """A peer broke the protocol or a limit; in ``text`` its bytes are escaped and cut.
+
+    Never leaves ``mcast.zmtp``.
+    """
 
     def __init__(self, reason: FailureReason, text: str, status: int = 0) -> None:
-        super().__init__(text)
-        self.reason = reason
-        self.text = text
-        """What happened, for people; a peer's bytes in it are escaped and cut."""
+        super().__init__(reason, text)
         self.status = status
         """300, 400 or 500 where an authenticator's status is the cause, else 0."""
 

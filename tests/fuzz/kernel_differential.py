@@ -28,6 +28,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from mcast.kernel import reference
+from mcast.kernel.reference_zmtp import frame_head
 from mcast.net.udp import packed_sockaddr
 
 TSI = b"\xb7\xc6\xd1\xbc\x03\x8a\xd0\x17"
@@ -81,7 +82,7 @@ def outcome(call: Callable[..., object], *arguments: object) -> object:
     """What a call returned (views as bytes), or the type and text of what it raised."""
     try:
         result = call(*arguments)
-    except (IndexError, TypeError, ValueError, _Marked) as error:
+    except (IndexError, TypeError, ValueError, reference.FrameError, _Marked) as error:
         return type(error), str(error)
     if isinstance(result, tuple) and result and isinstance(result[0], memoryview):
         return bytes(result[0]), *result[1:]
@@ -697,6 +698,77 @@ def pace_run(kernel: Kernel, program: Program) -> Iterator[object]:
         yield bucket.available_bytes(now_ns), bucket.ready_at_ns(size_bytes)
 
 
+def zmtp_program(dice: Dice) -> Program:
+    """A peer's byte stream, sound or damaged, cut anywhere; and batches to send."""
+    program: Program = [("new", *some_limits(dice), dice.choice((0, 3, 300)))]
+    for _ in range(dice.randrange(1, 16)):
+        batch: list[Any] = [some_zmtp_message(dice) for _ in range(dice.randrange(6))]
+        kind = dice.randrange(12)
+        if kind == 0:
+            batch.append(dice.choice(("text", (), (b"a", 3), bytearray(b"x"), [b"a"], None)))
+        elif kind == 1:
+            program.append(("filter", some_prefixes(dice)))
+        elif kind == 2:
+            program.append(("limits", *some_limits(dice)))
+        program.append(("encode", batch))
+        if kind != 0:
+            program += [("feed", piece) for piece in some_zmtp_pieces(dice, batch)]
+    return program
+
+
+def some_zmtp_message(dice: Dice) -> reference.Message:
+    if dice.randrange(8) == 0:
+        return bytes(dice.choice((8191, 8192, 20_000)))
+    if dice.randrange(3):
+        return some_part(dice)
+    return tuple(some_part(dice) for _ in range(dice.randrange(1, 5)))
+
+
+def some_zmtp_pieces(dice: Dice, batch: list[reference.Message]) -> list[bytes]:
+    data = bytearray().join(reference.encode_messages(batch))
+    for _ in range(dice.choice((0, 0, 1, 2))):  # a command, perhaps in the middle of a frame
+        body = some_bytes(dice, dice.choice((0, 1, 3, 4, 255, 256, 300)))
+        place = 0 if dice.randrange(6) else dice.randrange(len(data) + 1)
+        data[place:place] = frame_head(4, len(body)) + body
+    if data and dice.randrange(10) == 0:
+        data[dice.randrange(min(len(data), 20))] = dice.choice((0, 1, 2, 3, 4, 5, 6, 8, 255))
+    if dice.randrange(16) == 0:
+        data += bytes((dice.choice((2, 3, 6)),)) + (1 << dice.randrange(64)).to_bytes(8, "big")
+    pieces = []
+    while data:
+        size = dice.choice((1, 2, 9, 10, 100, 5000, 100_000))
+        pieces.append(bytes(data[:size]))
+        del data[:size]
+    return pieces if len(pieces) < 60 else [b"".join(pieces)]
+
+
+def zmtp_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    scanner = kernel.FrameScanner(*program[0][1:])
+    yield None
+    for step in program[1:]:
+        match step:
+            case ("encode", batch):
+                yield outcome(kernel.encode_messages, batch)
+            case ("filter", prefixes):
+                scanner.topic_filter = kernel.TopicFilter(prefixes)
+                yield None
+            case ("limits", max_message_bytes, max_part_count):
+                scanner.max_message_bytes = max_message_bytes
+                scanner.max_part_count = max_part_count
+                yield None
+            case ("feed", data):
+                scanner.feed(memoryview(bytearray(data)))
+                seen: list[object] = []
+                found: list[reference.Message] = []
+                result = bytes, b""
+                while isinstance(result, tuple) and result[0] is bytes:
+                    result = outcome(scanner.scan_untrusted, found)
+                    seen.append((result, len(found)))
+                yield seen, found, scanner.filtered_count, scanner.message_count
+                if result[0] is reference.FrameError:
+                    scanner = kernel.FrameScanner(*program[0][1:])
+
+
 MACHINES = {
     "plain": Machine(plain_program, plain_run),
     "transmit": Machine(transmit_program, transmit_run),
@@ -706,6 +778,7 @@ MACHINES = {
     "gate": Machine(gate_program, gate_run),
     "intake": Machine(intake_program, intake_run),
     "pace": Machine(pace_program, pace_run),
+    "zmtp": Machine(zmtp_program, zmtp_run),
 }
 
 
@@ -783,7 +856,17 @@ class _Generous(reference.TokenBucket):
         return super().available_bytes(now_ns + 10**9)
 
 
+class _Blind(reference.FrameScanner):
+    """Looks at a long frame's flags only when the whole head is there."""
+
+    def scan_untrusted(self, messages: list[reference.Message]) -> bytes | None:
+        if not self._missing_bytes and len(self._data) < 9 and self._data[:1] >= b"\x08":
+            return None
+        return super().scan_untrusted(messages)
+
+
 PLANTS: dict[str, dict[str, object]] = {
+    "blind-scanner": {"FrameScanner": _Blind},
     "careless-gate": {"SendGate": _Careless},
     "greedy-intake": {"Intake": _Greedy},
     "generous-bucket": {"TokenBucket": _Generous},

@@ -10,12 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcast.kernel import Message
+from mcast.kernel import FrameError, Message
 from mcast.zmtp.codec import FrameScanner, encode_command, encode_messages, joined
-from mcast.zmtp.failure import FailureReason, ZmtpError
+from mcast.zmtp.failure import FailureReason
 from tests.unit.zmtp.wire import frame, message
-
-pytestmark = pytest.mark.kernel_independent
 
 LARGE = bytes(8192)
 sizes = st.sampled_from([0, 1, 2, 254, 255, 256, 257, 8191, 8192, 20_000])
@@ -48,8 +46,8 @@ def scan(*datas: bytes, using: FrameScanner | None = None) -> list[Message | byt
 def reason_of(data: bytes, using: FrameScanner | None = None) -> FailureReason | None:
     try:
         scan(data, using=using)
-    except ZmtpError as error:
-        return error.reason
+    except FrameError as error:
+        return FailureReason(error.reason)
     return None
 
 
@@ -231,8 +229,8 @@ def test_random_bytes_raise_nothing_else_and_split_alike(data: bytes, cuts: list
                 while (command := using.scan_untrusted(found)) is not None:
                     out += [*found, bytearray(command)]
                     found = []
-            except ZmtpError as error:
-                return out + found, error.reason
+            except FrameError as error:
+                return out + found, FailureReason(error.reason)
             out += found
         return out, None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mcast.kernel import FrameError
 from mcast.zmtp import (
     AuthNeeded,
     AuthStatus,
@@ -451,8 +452,8 @@ def opened(*frames: bytes, limit: int = 100) -> tuple[list[Any], FailureReason |
     try:
         while (found := end.scan_untrusted(out)) is not None:
             out.append(bytearray(found))
-    except ZmtpError as error:
-        return out, error.reason
+    except FrameError as error:
+        return out, FailureReason(error.reason)
     return out, None
 
 
