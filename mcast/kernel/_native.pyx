@@ -46,7 +46,7 @@ from cpython.list cimport (
 )
 from cpython.dict cimport PyDict_GetItem
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.pyport cimport PY_SSIZE_T_MAX
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
@@ -66,7 +66,7 @@ from libc.errno cimport (
 )
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 
@@ -177,6 +177,8 @@ __all__ = [
     "ReceiveSlots",
     "SendGate",
     "SendSchedule",
+    "StreamReader",
+    "StreamWriter",
     "TokenBucket",
     "TopicFilter",
     "TransmitSlots",
@@ -237,6 +239,7 @@ include "memory.pxi"
 include "baton.pxi"
 include "frames.pxi"
 include "zmtp.pxi"
+include "stream.pxi"
 include "transmit.pxi"
 include "pace.pxi"
 include "receive.pxi"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from mcast.kernel.reference_pace import SendSchedule
 
-__all__ = ["Baton", "UdpReader", "UdpWriter"]
+__all__ = ["Baton", "UdpReader", "UdpWriter", "libc"]
 
 # <asm-generic/socket.h>, <linux/socket.h>, <linux/udp.h>; the same on all common architectures
 _AF_INET: Final = 2
@@ -113,7 +113,8 @@ _CMSG_ALIGN: Final = ctypes.sizeof(ctypes.c_size_t)
 _U32: Final = struct.Struct("@I")
 
 
-def _libc() -> ctypes.PyDLL:
+def libc() -> ctypes.PyDLL:
+    """The C library, called without giving up the interpreter lock."""
     if not sys.platform.startswith("linux"):
         raise NotImplementedError(
             f"batched UDP needs recvmmsg and UDP_SEGMENT of Linux; this is {sys.platform}"
@@ -137,8 +138,8 @@ class UdpReader:
     def __init__(self, batch_count: int = 32, buffer_bytes: int = 65_536) -> None:
         if batch_count < 1 or buffer_bytes < 1:
             raise ValueError(f"batch of {batch_count} x {buffer_bytes} bytes; both must be >= 1")
-        libc = _libc()
-        self._recvmmsg = libc.recvmmsg
+        functions = libc()
+        self._recvmmsg = functions.recvmmsg
         self._recvmmsg.argtypes = (
             ctypes.c_int,
             ctypes.c_void_p,
@@ -260,8 +261,8 @@ class UdpWriter:
     """
 
     def __init__(self) -> None:
-        libc = _libc()
-        self._sendto = libc.sendto
+        functions = libc()
+        self._sendto = functions.sendto
         self._sendto.argtypes = (
             ctypes.c_int,
             ctypes.c_void_p,
@@ -271,7 +272,7 @@ class UdpWriter:
             ctypes.c_uint32,
         )
         self._sendto.restype = ctypes.c_ssize_t
-        self._sendmsg = libc.sendmsg
+        self._sendmsg = functions.sendmsg
         self._sendmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
         self._sendmsg.restype = ctypes.c_ssize_t
         self._get_buffer = ctypes.pythonapi.PyObject_GetBuffer
@@ -285,7 +286,7 @@ class UdpWriter:
         ``send`` then uses sendmmsg."""
         self.mmsg = True
         """False for good once the kernel has refused that, too: a system call for each datagram."""
-        self._sendmmsg = libc.sendmmsg
+        self._sendmmsg = functions.sendmmsg
         self._sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
         self._sendmmsg.restype = ctypes.c_int
 

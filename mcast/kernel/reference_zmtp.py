@@ -119,6 +119,7 @@ class FrameScanner:
         "_body",
         "_data",
         "_flags",
+        "_is_fed",
         "_message_bytes",
         "_missing_bytes",
         "_parts",
@@ -147,6 +148,7 @@ class FrameScanner:
         """Messages that came out."""
         self._data = b""
         self._position = 0
+        self._is_fed = False
         self._flags = 0
         self._body = bytearray()  # of a frame whose end has not come
         self._missing_bytes = 0  # of it
@@ -154,12 +156,18 @@ class FrameScanner:
         self._message_bytes = 0  # of them
         self._rejected = False  # by the filter; its parts are empty, and count all the same
 
+    @property
+    def has_unscanned(self) -> bool:
+        """True from ``feed`` until ``scan_untrusted`` returns None or raises."""
+        return self._is_fed
+
     def feed(self, data: Buffer) -> None:
         """Take what came next. ``data`` must stay as it is until ``scan_untrusted`` returns None or
         raises; nothing of it is kept after that but copies."""
         # What is left over from before is at most an unfinished head.
         self._data = self._data[self._position :] + data if self._data else bytes(data)
         self._position = 0
+        self._is_fed = True
 
     def scan_untrusted(self, messages: list[Message]) -> bytes | None:
         """The body of the next command, or None when more has to come.
@@ -168,6 +176,7 @@ class FrameScanner:
         of parts. Raises ``FrameError``; the scanner is then of no more use.
         """
         data, position = self._data, self._position
+        self._is_fed = False
         if self._missing_bytes:
             more = data[position : position + self._missing_bytes]
             self._body += more
@@ -180,6 +189,7 @@ class FrameScanner:
             self._body = bytearray()
             if self._end_frame(body, messages):
                 self._position = position
+                self._is_fed = True
                 return body
         end = len(data)
         while end - position >= 2:
@@ -203,6 +213,7 @@ class FrameScanner:
             body = data[start:position]
             if self._end_frame(body, messages):
                 self._position = position
+                self._is_fed = True
                 return body
         self._data, self._position = data[position:], 0
         return None

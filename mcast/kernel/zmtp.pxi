@@ -105,6 +105,8 @@ cdef class FrameScanner(_Assembly):
     cdef Py_ssize_t _end
     cdef Py_buffer _fed
     cdef bint _has_fed
+    cdef bint _is_fed
+    cdef _Block _owner  # of what is looked at, if nobody fed it
     cdef uint8_t _head[ZMTP_LONG_HEAD_BYTES]
     cdef int _head_bytes
     cdef bint _is_command  # of the body under way
@@ -138,7 +140,7 @@ cdef class FrameScanner(_Assembly):
             ) + data
         self._let_go()
         PyObject_GetBuffer(data, &self._fed, PyBUF_SIMPLE)
-        self._has_fed = True
+        self._has_fed = self._is_fed = True
         self._look_at(<const uint8_t *>self._fed.buf, self._fed.len)
 
     def scan_untrusted(self, list messages not None):
@@ -151,8 +153,34 @@ cdef class FrameScanner(_Assembly):
         self._at = 0
         self._end = size
 
+    @property
+    def has_unscanned(self):
+        """As ``reference.FrameScanner.has_unscanned``."""
+        return self._is_fed
+
+    cdef inline bint _wants_directly(self) noexcept:
+        """So much of a large body has come that the rest may go straight to its place."""
+        return self._size_left > 0 and self._body != NULL and self._body_bytes >= DIRECT_BYTES
+
+    cdef Py_ssize_t _receive_directly(self, int fd) except? -1:
+        """Read on into the body under way; as ``StreamReader.read``."""
+        cdef Py_ssize_t size
+        if self._body_room - self._body_bytes < min(self._size_left, DIRECT_BYTES):
+            self._make_room(min(self._size_left, DIRECT_BYTES))
+        size = _receive_stream(
+            fd,
+            <uint8_t *>_bytes_data(self._body) + self._body_bytes,
+            <Py_ssize_t>min(self._size_left, self._body_room - self._body_bytes),
+        )
+        if size > 0:
+            self._body_bytes += size
+            self._size_left -= size
+            self._is_fed = True
+        return size
+
     cdef void _let_go(self) noexcept:
         self._at = self._end = 0
+        self._owner = None
         if self._has_fed:
             self._has_fed = False
             PyBuffer_Release(&self._fed)
@@ -165,6 +193,7 @@ cdef class FrameScanner(_Assembly):
         cdef PyObject *message
         cdef bytes command
         cdef object made
+        self._is_fed = False
         while True:
             if self._size_left < 0 and self._head_bytes == 0:
                 quick_bytes = self._quick_bytes()
@@ -187,6 +216,8 @@ cdef class FrameScanner(_Assembly):
                 command, self._command = self._command, None
                 if command is None:
                     self._let_go()
+                else:
+                    self._is_fed = True
                 return command
             made = <object>message
             Py_DECREF(made)

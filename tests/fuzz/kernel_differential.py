@@ -769,6 +769,62 @@ def zmtp_run(kernel: Kernel, program: Program) -> Iterator[object]:
                     scanner = kernel.FrameScanner(*program[0][1:])
 
 
+def stream_program(dice: Dice) -> Program:
+    """Frames written to a socket that takes a part of them, and read again in pieces."""
+    program: Program = [("new", dice.choice((1, 7, 100, 9000, 100_000)))]
+    for _ in range(dice.randrange(1, 12)):
+        kind = dice.randrange(10)
+        batch: list[Any] = [some_zmtp_message(dice) for _ in range(dice.randrange(6))]
+        if dice.randrange(10) == 0:
+            batch.append(dice.choice(("text", (), (b"a", 3))))
+        elif dice.randrange(10) == 0:
+            batch.append(bytes(dice.choice((40_000, 70_000, 300_000))))
+        if kind < 5:
+            program.append(("append", batch))
+        elif kind < 7:
+            buffers = reference.encode_messages([some_zmtp_message(dice) for _ in range(3)])
+            program.append(("put", buffers, dice.choice((0, 3))))
+        elif kind == 7:
+            program.append(("write",))
+        else:
+            program.append(("drain",))
+    program.append(("drain",))
+    return program
+
+
+def stream_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    here, there = socket.socketpair()
+    reader = kernel.StreamReader(program[0][1])
+    scanner = kernel.FrameScanner(1 << 20, 8, 512)
+    with here, there:
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+        writer = kernel.StreamWriter(here.fileno())
+        yield reader.read(there.fileno()), writer.write()
+        for step in program[1:]:
+            match step:
+                case ("append", batch):
+                    yield outcome(writer.append, batch)
+                case ("put", buffers, count):
+                    yield outcome(writer.put, buffers, count)
+                case ("write",):
+                    writer.write()  # how much the system takes is not the kernel's business
+                    yield None
+                case ("drain",):
+                    found: list[reference.Message] = []
+                    code = 11
+                    while code:
+                        code = writer.write()
+                        while (size := reader.read(there.fileno(), scanner)) > 0:
+                            assert scanner.scan_untrusted(found) is None
+                        assert size == -11
+                    yield found, writer.size_bytes, writer.message_count, writer.written_bytes
+        there.close()
+        writer.put([b"x"])
+        yield writer.write()
+        writer.clear()
+        yield writer.write(), writer.size_bytes, reader.read(here.fileno())
+
+
 MACHINES = {
     "plain": Machine(plain_program, plain_run),
     "transmit": Machine(transmit_program, transmit_run),
@@ -778,6 +834,7 @@ MACHINES = {
     "gate": Machine(gate_program, gate_run),
     "intake": Machine(intake_program, intake_run),
     "pace": Machine(pace_program, pace_run),
+    "stream": Machine(stream_program, stream_run),
     "zmtp": Machine(zmtp_program, zmtp_run),
 }
 
@@ -856,6 +913,16 @@ class _Generous(reference.TokenBucket):
         return super().available_bytes(now_ns + 10**9)
 
 
+class _Forgetful(reference.StreamWriter):
+    """After a part was taken it goes on with the next buffer."""
+
+    def _advance(self, size: int) -> None:
+        super()._advance(size)
+        if self._first_done_bytes:
+            self.written_bytes += len(self._buffers.popleft()) - self._first_done_bytes
+            self._first_done_bytes = 0
+
+
 class _Blind(reference.FrameScanner):
     """Looks at a long frame's flags only when the whole head is there."""
 
@@ -869,6 +936,7 @@ PLANTS: dict[str, dict[str, object]] = {
     "blind-scanner": {"FrameScanner": _Blind},
     "careless-gate": {"SendGate": _Careless},
     "greedy-intake": {"Intake": _Greedy},
+    "forgetful-writer": {"StreamWriter": _Forgetful},
     "generous-bucket": {"TokenBucket": _Generous},
     "torn-inbox": {"Inbox": _Torn},
     "checksum-zero": {"checksum": _zero_checksum},
