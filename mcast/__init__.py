@@ -1,4 +1,5 @@
-"""Brokerless messaging in which one packet reaches everyone: reliable multicast PUB/SUB.
+"""Brokerless messaging in which one packet reaches everyone: reliable multicast PUB/SUB, and every
+ZeroMQ pattern over TCP.
 
     with mcast.Context() as ctx:
         pub = ctx.socket(mcast.PUB)
@@ -11,6 +12,7 @@ names awaitable. Losses and peers are ``Event`` classes; whatever goes wrong is 
 
 from __future__ import annotations
 
+from mcast.auth import Allowed, Authenticator, AuthRequest, Denied, allow
 from mcast.context import Context
 from mcast.errors import (
     Again,
@@ -24,38 +26,79 @@ from mcast.errors import (
     OptionError,
     PatternError,
     TransportError,
+    UnroutableError,
 )
 from mcast.events import Event, LossReason, Lost, PeerJoined, PeerLeft, PeerRestarted
+from mcast.monitor import MonitorEvent, MonitorKind
 from mcast.net.multicast import BufferWarning
 from mcast.options import PROFILES, SocketOptions, Timers
 from mcast.poller import Poller
 from mcast.sockets import (
+    DEALER,
+    DISH,
     DONTWAIT,
     NOBLOCK,
+    PAIR,
     POLLIN,
     POLLOUT,
     PUB,
+    PULL,
+    PUSH,
+    RADIO,
+    REP,
+    REQ,
+    ROUTER,
     SNDMORE,
     SUB,
+    XPUB,
+    XSUB,
+    Dealer,
+    Dish,
+    Pair,
     Pub,
+    Pull,
+    Push,
+    Radio,
+    Rep,
+    Req,
+    Router,
     Socket,
     SocketType,
     Sub,
+    Xpub,
+    Xsub,
 )
 
 __all__ = [
+    "DEALER",
+    "DISH",
     "DONTWAIT",
     "NOBLOCK",
+    "PAIR",
     "POLLIN",
     "POLLOUT",
     "PROFILES",
     "PUB",
+    "PULL",
+    "PUSH",
+    "RADIO",
+    "REP",
+    "REQ",
+    "ROUTER",
     "SNDMORE",
     "SUB",
+    "XPUB",
+    "XSUB",
     "Again",
+    "Allowed",
+    "AuthRequest",
+    "Authenticator",
     "BufferWarning",
     "ClosedError",
     "Context",
+    "Dealer",
+    "Denied",
+    "Dish",
     "EndpointError",
     "Error",
     "Event",
@@ -65,20 +108,33 @@ __all__ = [
     "LossReason",
     "Lost",
     "MessageTooLongError",
+    "MonitorEvent",
+    "MonitorKind",
     "OptionError",
+    "Pair",
     "PatternError",
     "PeerJoined",
     "PeerLeft",
     "PeerRestarted",
     "Poller",
     "Pub",
+    "Pull",
+    "Push",
+    "Radio",
+    "Rep",
+    "Req",
+    "Router",
     "Socket",
     "SocketOptions",
     "SocketType",
     "Sub",
     "Timers",
     "TransportError",
+    "UnroutableError",
+    "Xpub",
+    "Xsub",
     "__version__",
+    "allow",
 ]
 
 __version__ = "0.1.0"

@@ -19,12 +19,52 @@ from mcast.errors import ClosedError, ForkedError, OptionError
 from mcast.options import OptionValue, SocketOptions
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
-from mcast.sockets import PUB, SUB, Pub, Socket, SocketType, Sub
+from mcast.sockets import (
+    PUB,
+    SUB,
+    Dealer,
+    Dish,
+    Pair,
+    Pub,
+    Pull,
+    Push,
+    Radio,
+    Rep,
+    Req,
+    Router,
+    Socket,
+    SocketType,
+    Sub,
+    Xpub,
+    Xsub,
+)
+from mcast.sockets.base import check_kind
 
 __all__ = ["GRACE_S", "Context"]
 
 GRACE_S: Final = 0.5
 """What closing may take beyond the linger: the loop has other links to serve."""
+
+_CLASSES: Final[dict[SocketType, type[Socket]]] = {
+    made.kind: made
+    for made in (
+        Pub,
+        Sub,
+        Pair,
+        Req,
+        Rep,
+        Dealer,
+        Router,
+        Pull,
+        Push,
+        Xpub,
+        Xsub,
+        Radio,
+        Dish,
+    )
+}
+_UNICAST_DEFAULTS: Final[dict[str, OptionValue]] = {"sndhwm": 1000, "rcvhwm": 1000}
+"""As libzmq: each peer has queues of its own, where a group has one."""
 
 _contexts: WeakSet[Context] = WeakSet()
 _contexts_lock = RLock()
@@ -64,6 +104,7 @@ class Context:
         if not self._threaded:
             defaults.setdefault("coalesce", 0.0)
         self._defaults = SocketOptions().with_changes(defaults)
+        self._given = defaults
         self._lock = RLock()  # a signal handler may end the context from within
         self._sockets: WeakSet[Socket] = WeakSet()  # they keep the context alive, not it them
         self._loop: Loop | None = None
@@ -76,21 +117,45 @@ class Context:
     @overload
     def socket(self, kind: Literal[SocketType.SUB], **options: OptionValue) -> Sub: ...
     @overload
+    def socket(self, kind: Literal[SocketType.PAIR], **options: OptionValue) -> Pair: ...
+    @overload
+    def socket(self, kind: Literal[SocketType.REQ], **options: OptionValue) -> Req: ...
+    @overload
+    def socket(self, kind: Literal[SocketType.REP], **options: OptionValue) -> Rep: ...
+    @overload
+    def socket(self, kind: Literal[SocketType.DEALER], **options: OptionValue) -> Dealer: ...
+    @overload
+    def socket(self, kind: Literal[SocketType.ROUTER], **options: OptionValue) -> Router: ...
+    @overload
+    def socket(self, kind: Literal[SocketType.PULL], **options: OptionValue) -> Pull: ...
+    @overload
+    def socket(self, kind: Literal[SocketType.PUSH], **options: OptionValue) -> Push: ...
+    @overload
+    def socket(self, kind: Literal[SocketType.XPUB], **options: OptionValue) -> Xpub: ...
+    @overload
+    def socket(self, kind: Literal[SocketType.XSUB], **options: OptionValue) -> Xsub: ...
+    @overload
+    def socket(self, kind: Literal[SocketType.RADIO], **options: OptionValue) -> Radio: ...
+    @overload
+    def socket(self, kind: Literal[SocketType.DISH], **options: OptionValue) -> Dish: ...
+    @overload
     def socket(self, kind: SocketType, **options: OptionValue) -> Socket: ...
     def socket(self, kind: SocketType, **options: OptionValue) -> Socket:
-        """A new socket of this kind, ``mcast.PUB`` or ``mcast.SUB``, with options by keyword.
+        """A new socket of this kind, such as ``mcast.PUB``, with options by keyword.
+
+        ``sndhwm`` and ``rcvhwm`` are 1,000 unless set, as in libzmq, but for PUB and SUB.
 
         Raises: OptionError for an unknown kind, option or value; ClosedError after ``term``.
         """
         self._check()
+        make = _CLASSES.get(kind)
+        if make is None:
+            known = ", ".join(f"mcast.{each.name}" for each in _CLASSES)
+            raise OptionError(f"kind is one of {known}, not {kind!r}")
+        check_kind(kind, options)
+        if kind not in (PUB, SUB):
+            options = {**_UNICAST_DEFAULTS, **self._given, **options}
         checked = self._defaults.with_changes(options)
-        make: type[Pub] | type[Sub]
-        if kind == PUB:
-            make = Pub
-        elif kind == SUB:
-            make = Sub
-        else:
-            raise OptionError(f"kind is mcast.PUB or mcast.SUB, not {kind!r}")
         with self._lock:
             self._check()
             if self._loop is None:

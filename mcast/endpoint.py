@@ -1,7 +1,8 @@
 """URLs in, typed endpoints out; no look at the machine, no input or output.
 
-Owns the grammar of endpoint URLs and every check that needs nothing but the text. Whether the
-named interface exists is decided later, in ``mcast.net.interfaces``.
+Owns the grammar of multicast URLs and every check that needs nothing but the text; the other
+transports are in ``mcast.unicast``. Whether the named interface exists is decided later, in
+``mcast.net.interfaces``.
 
     epgm://INTERFACE;[SOURCE@]GROUP[;SENDGROUP]:PORT
 
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from mcast.errors import EndpointError
+from mcast.unicast import UnicastEndpoint, parse_unicast
 
 __all__ = ["MAX_URL_CHARS", "Endpoint", "MulticastEndpoint", "format_endpoint", "parse_endpoint"]
 
@@ -42,12 +44,9 @@ _LOCAL_CONTROL_V4 = ipaddress.IPv4Network("224.0.0.0/24")
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_UNICAST_SCHEMES: Final = frozenset({"tcp", "ipc", "inproc", "udp"})
 _REFUSED_SCHEMES: Final = {
     "pgm": "pgm:// needs raw sockets and their privilege; use epgm://, the same protocol in UDP",
-    "tcp": "tcp:// is not supported yet",
-    "ipc": "ipc:// is not supported yet",
-    "inproc": "inproc:// is not supported yet",
-    "udp": "udp:// is not supported yet",
 }
 
 
@@ -119,8 +118,8 @@ class MulticastEndpoint:
         return format_endpoint(self)
 
 
-Endpoint: TypeAlias = MulticastEndpoint
-"""Every kind of endpoint; so far there is one."""
+Endpoint: TypeAlias = MulticastEndpoint | UnicastEndpoint
+"""Every kind of endpoint."""
 
 
 def parse_endpoint(url: str) -> Endpoint:
@@ -140,16 +139,19 @@ def parse_endpoint(url: str) -> Endpoint:
         raise EndpointError(f"{url!r} has no scheme; an example: {EXAMPLE}")
     if scheme in _REFUSED_SCHEMES:
         raise EndpointError(f"{_REFUSED_SCHEMES[scheme]} (in {url!r})")
-    if scheme != "epgm":
-        raise EndpointError(f"unknown scheme {scheme!r} in {url!r}; supported: epgm")
+    if scheme != "epgm" and scheme not in _UNICAST_SCHEMES:
+        known = ", ".join(["epgm", *sorted(_UNICAST_SCHEMES)])
+        raise EndpointError(f"unknown scheme {scheme!r} in {url!r}; supported: {known}")
     try:
-        return _parse_multicast(rest)
+        return _parse_multicast(rest) if scheme == "epgm" else parse_unicast(scheme, rest)
     except EndpointError as error:
         raise EndpointError(f"{error} (in {url!r})") from None
 
 
 def format_endpoint(endpoint: Endpoint) -> str:
     """Return the canonical URL of ``endpoint``; ``parse_endpoint`` gives an equal one back."""
+    if not isinstance(endpoint, MulticastEndpoint):
+        return str(endpoint)
     source = "" if endpoint.source is None else f"{_bracket(endpoint.source)}@"
     return (
         f"{endpoint.scheme}://{_bracket(endpoint.interface)};"

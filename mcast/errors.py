@@ -10,6 +10,7 @@
     ├── EndpointError (ValueError)       a URL is malformed or its scheme unsupported
     │   └── InterfaceError               no such interface, or more than one would do
     ├── PatternError                     this socket type cannot do that
+    │   └── UnroutableError              a ROUTER knows no such peer
     └── TransportError (OSError)         the operating system refused
 
 Malformed bytes from the network raise nothing: they are dropped and counted.
@@ -29,6 +30,7 @@ __all__ = [
     "OptionError",
     "PatternError",
     "TransportError",
+    "UnroutableError",
 ]
 
 
@@ -88,6 +90,10 @@ class InterfaceError(EndpointError):
 
 class PatternError(Error):
     """The socket type does not allow this call, such as ``recv`` on a PUB."""
+
+
+class UnroutableError(PatternError):
+    """A ROUTER with ``router_mandatory`` has no peer of that routing id (libzmq: EHOSTUNREACH)."""
 
 
 class TransportError(Error, OSError):

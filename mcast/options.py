@@ -11,13 +11,21 @@ from math import inf
 from typing import Final
 
 from mcast.errors import OptionError
+from mcast.unicast_options import UnicastOptions
 
-__all__ = ["DEFAULT_MAXTPDU_BYTES", "PROFILES", "OptionValue", "SocketOptions", "Timers"]
+__all__ = [
+    "DEFAULT_MAXTPDU_BYTES",
+    "OPTION_NAMES",
+    "PROFILES",
+    "OptionValue",
+    "SocketOptions",
+    "Timers",
+]
 
 DEFAULT_MAXTPDU_BYTES: Final = 1500
 """Largest IP packet where nothing else is set (ZMQ_MULTICAST_MAXTPDU)."""
 
-OptionValue = float | int | bool | str | None
+OptionValue = float | int | bool | str | bytes | None
 """The type of any option's value."""
 
 _MS: Final = 1_000_000
@@ -98,7 +106,7 @@ PROFILES: Final[dict[str, Timers]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SocketOptions:
+class SocketOptions(UnicastOptions):
     """All options of one socket. Unknown names, wrong types and values out of range raise.
 
     Names are pyzmq's where it has one; times are seconds, ``rate`` is bits per second.
@@ -203,6 +211,7 @@ class SocketOptions:
             raise OptionError(f"profile is one of {', '.join(PROFILES)}, not {self.profile!r}")
         if self.on_loss not in ("event", "raise"):
             raise OptionError(f'on_loss is "event" or "raise", not {self.on_loss!r}')
+        self.check_unicast()
 
     def with_changes(self, changes: dict[str, OptionValue]) -> SocketOptions:
         """A checked copy with the named options changed.
@@ -235,6 +244,9 @@ class SocketOptions:
             timers = replace(timers, peer_expiry_ns=round(self.peer_expiry * 1e9))
         return timers
 
+
+OPTION_NAMES: Final = tuple(field.name for field in fields(SocketOptions))
+"""All of them."""
 
 _RANGES: Final[dict[str, tuple[float, float]]] = {
     "rate": (1e4, inf),

@@ -48,8 +48,8 @@ class Poller:
         watched = select.poll()
         for socket, flags in self._flags.items():
             if isinstance(socket, Socket):
-                fd = socket.fileno()
-                if socket.can_poll(flags):
+                socket._check_descriptor()
+                for fd in socket._descriptors(flags):
                     watched.register(fd, select.POLLIN)
             else:
                 mask = (select.POLLIN if flags & POLLIN else 0) | (

@@ -22,7 +22,7 @@ from mcast.cli import perf_ends as ends
 from mcast.cli.perf_load import Load, OutOfTimeError, Result
 from mcast.cli.terminal import EXIT_OK, EXIT_UNMET, say
 from mcast.endpoint import MulticastEndpoint, parse_endpoint
-from mcast.errors import Error, OptionError
+from mcast.errors import EndpointError, Error, OptionError
 from mcast.options import OptionValue, SocketOptions
 from mcast.runtime.deadline import Deadline
 
@@ -263,6 +263,8 @@ def _check_criteria(criteria: Sequence[Criterion], kind: str) -> None:
 def reply_url(url: str) -> str:
     """The same interface and group with the next port, or the one before the last."""
     endpoint = parse_endpoint(url)
+    if not isinstance(endpoint, MulticastEndpoint):
+        raise EndpointError(f"mcast perf measures epgm:// endpoints, not {url}")
     port = endpoint.port + 1 if endpoint.port < 65535 else endpoint.port - 1
     return str(
         MulticastEndpoint(

@@ -50,6 +50,7 @@ __all__ = [
     "Xsub",
     "create",
     "is_compatible",
+    "options_type",
 ]
 
 _PATTERNS: Final[dict[SocketKind, type[Pattern]]] = {
@@ -79,3 +80,8 @@ def create(kind: SocketKind, dice: Random, options: QueueOptions | None = None) 
     """
     pattern = _PATTERNS[kind]
     return pattern(pattern.options_type() if options is None else options, dice)
+
+
+def options_type(kind: SocketKind) -> type[QueueOptions]:
+    """The class of this socket type's options."""
+    return _PATTERNS[kind].options_type

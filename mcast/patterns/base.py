@@ -300,10 +300,20 @@ class Pattern:
 
     # Looks.
 
+    @property
+    def has_news(self) -> bool:
+        """True if ``take_loaded``, ``take_resumed`` or ``take_events`` would give something."""
+        return bool(self._loaded or self._resumed or self._events)
+
     def has_outgoing(self, number: int) -> bool:
         """True if this pipe is connected and has something to write."""
         pipe = self._pipes.get(number)
         return pipe is not None and pipe.is_connected and bool(pipe.outbox or pipe.changes)
+
+    def queued_for(self, number: int) -> int:
+        """Messages that wait for this peer, connected or not."""
+        pipe = self._pipes.get(number)
+        return 0 if pipe is None else len(pipe.outbox)
 
     def room_for(self, number: int) -> int:
         """How many messages of this peer have room now; 0: do not read from it, or from nobody."""

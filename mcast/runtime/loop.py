@@ -21,6 +21,7 @@ from typing import Final, Protocol
 
 from mcast.kernel import Baton, UdpReader
 from mcast.runtime.deadline import Deadline
+from mcast.runtime.pipes import Switchboard
 from mcast.runtime.queues import Drive, Waiters
 
 __all__ = ["Link", "Loop", "LoopDriver"]
@@ -31,6 +32,8 @@ _NEVER: Final = 1 << 62
 _AWAKE: Final = 0
 _READ_COUNT: Final = 16
 """Datagrams, or runs of up to 64 KiB, read at once."""
+_BUFFER_BYTES: Final = 1 << 18
+"""What is read from a stream at once; two thirds of a core's cache of 512 KiB stay free."""
 _LONGEST_SLEEP_NS: Final = 60_000_000_000
 _PATIENCE_S: Final = 0.01
 """How long a thread waits for another that does the loop's work, before it looks for itself."""
@@ -96,6 +99,11 @@ class Loop:
         self.baton.wake = self._wake
         self._links: list[Link] = []
         self._by_fd: dict[int, Link] = {}
+        self._watched: dict[int, tuple[Link, int, Callable[[int, int], None]]] = {}
+        self.switchboard = Switchboard()
+        """What the unicast sides of the context's sockets share."""
+        self.read_buffer = memoryview(bytearray(_BUFFER_BYTES))
+        """For whoever has the switchboard's lock."""
         self._writable: set[int] = set()
         self._mailbox: deque[tuple[Callable[[], None], Link | None]] = deque()
         self._finishing = False
@@ -225,6 +233,8 @@ class Loop:
             self._writable.discard(fd)
             self._epoll.unregister(fd)
             self._reader.forget(fd)
+        for fd in [fd for fd, (owner, _, _) in list(self._watched.items()) if owner is link]:
+            self.unwatch(fd)
 
     def watch_writable(self, link: Link, fd: int, wanted: bool) -> None:
         """Call ``handle_writable`` when ``fd`` takes data again, or stop doing so."""
@@ -235,6 +245,23 @@ class Loop:
         elif not wanted and self._by_fd.get(fd) is link:
             del self._by_fd[fd]
             self._writable.discard(fd)
+            self._epoll.unregister(fd)
+
+    # For links, in any thread, under a lock of theirs.
+
+    def watch(self, link: Link, fd: int, mask: int, handler: Callable[[int, int], None]) -> None:
+        """Call ``handler(now_ns, mask)`` when ``fd`` is ready for ``mask``; a bug in it ends
+        ``link``."""
+        known = fd in self._watched
+        self._watched[fd] = (link, mask, handler)
+        if known:
+            self._epoll.modify(fd, mask)
+        else:
+            self._epoll.register(fd, mask)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop doing so, before ``fd`` is closed."""
+        if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     # The thread.
@@ -289,9 +316,11 @@ class Loop:
 
     def _look(self) -> list[tuple[int, int]]:
         """All descriptors, ready or not: asking each for data costs less than asking epoll."""
-        return [
+        ready = [
             (fd, select.EPOLLOUT if fd in self._writable else select.EPOLLIN) for fd in self._by_fd
         ]
+        # A connection that is being made says so only by epoll.
+        return ready + self._epoll.poll(0) if self._watched else ready
 
     def _sleep(self, until_ns: int) -> list[tuple[int, int]]:
         """Wait for the next timer or descriptor; what is ready."""
@@ -315,6 +344,11 @@ class Loop:
             return
         link = self._by_fd.get(fd)
         if link is None:
+            watched = self._watched.get(fd)
+            if watched is not None:
+                link, wanted, handler = watched
+                if wanted & mask or mask & ~(select.EPOLLIN | select.EPOLLOUT):
+                    self._guard(link, partial(handler, now_ns, mask))
             return
         if mask & select.EPOLLOUT:
             self._guard(link, link.handle_writable)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import TIMEOUT_MAX, Lock, RLock
 from weakref import WeakMethod
 
@@ -24,7 +24,7 @@ from mcast.pgm import Messages
 from mcast.pgm.events import EngineEvent
 from mcast.runtime.deadline import Deadline
 
-__all__ = ["EVENT_LIMIT", "ReceiveQueue", "Waiters"]
+__all__ = ["EVENT_LIMIT", "Drive", "ReceiveQueue", "Waiters", "wait_any"]
 
 Drive = Callable[[Callable[[], bool], float | None], bool]
 """Work until a condition holds; False if the timeout in seconds runs out first."""
@@ -150,6 +150,28 @@ class Waiters:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def wait_any(
+    several: Sequence[Waiters], is_ready: Callable[[], bool], timeout: float | None
+) -> bool:
+    """As ``Waiters.wait``, but woken by each of ``several``."""
+    first, *others = several
+
+    def wake() -> None:
+        first.wake()
+
+    deadline = Deadline(timeout)
+    while not is_ready():
+        for each in others:
+            each.add(wake)
+        try:
+            if not first.wait(is_ready, deadline.left):
+                return False
+        finally:
+            for each in others:
+                each.discard(wake)
+    return True
 
 
 class ReceiveQueue:

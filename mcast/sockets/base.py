@@ -12,27 +12,42 @@ from threading import RLock
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
-from mcast.endpoint import parse_endpoint
-from mcast.errors import ClosedError, EndpointError, ForkedError, PatternError
+from mcast.auth import Authenticator
+from mcast.endpoint import MulticastEndpoint, parse_endpoint
+from mcast.errors import ClosedError, EndpointError, ForkedError, OptionError, PatternError
 from mcast.events import Event
-from mcast.options import OptionValue, SocketOptions
+from mcast.options import OPTION_NAMES, OptionValue, SocketOptions
 from mcast.runtime import counters
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.links import MulticastLink
 from mcast.runtime.loop import Loop
-from mcast.runtime.queues import Waiters
+from mcast.runtime.monitor import Monitor
+from mcast.runtime.peers import Peers
+from mcast.runtime.queues import Waiters, wait_any
 from mcast.sockets.attributes import OptionAttributes
 from mcast.sockets.buffers import BytesLike
 from mcast.stats import Snapshot
+from mcast.unicast_options import KINDS, NOT_MULTICAST
 
 __all__ = [
+    "DEALER",
+    "DISH",
     "DONTWAIT",
     "NOBLOCK",
+    "PAIR",
     "POLLIN",
     "POLLOUT",
     "PUB",
+    "PULL",
+    "PUSH",
+    "RADIO",
+    "REP",
+    "REQ",
+    "ROUTER",
     "SNDMORE",
     "SUB",
+    "XPUB",
+    "XSUB",
     "Socket",
     "SocketType",
 ]
@@ -41,12 +56,44 @@ __all__ = [
 class SocketType(IntEnum):
     """What a socket is for; the numbers are libzmq's."""
 
+    PAIR = 0
     PUB = 1
     SUB = 2
+    REQ = 3
+    REP = 4
+    DEALER = 5
+    ROUTER = 6
+    PULL = 7
+    PUSH = 8
+    XPUB = 9
+    XSUB = 10
+    RADIO = 14
+    DISH = 15
 
 
+PAIR: Final = SocketType.PAIR
 PUB: Final = SocketType.PUB
 SUB: Final = SocketType.SUB
+REQ: Final = SocketType.REQ
+REP: Final = SocketType.REP
+DEALER: Final = SocketType.DEALER
+ROUTER: Final = SocketType.ROUTER
+PULL: Final = SocketType.PULL
+PUSH: Final = SocketType.PUSH
+XPUB: Final = SocketType.XPUB
+XSUB: Final = SocketType.XSUB
+RADIO: Final = SocketType.RADIO
+DISH: Final = SocketType.DISH
+
+
+def check_kind(kind: SocketType, names: Iterable[str]) -> None:
+    """Raise OptionError if one of these options belongs to other socket types only."""
+    for name in names:
+        kinds = KINDS.get(name)
+        if kinds is not None and kind.name not in kinds:
+            raise OptionError(f"{name} is an option of {', '.join(sorted(kinds))}, not {kind.name}")
+
+
 DONTWAIT: Final = 1
 NOBLOCK: Final = DONTWAIT
 SNDMORE: Final = 2
@@ -68,6 +115,7 @@ class Socket(OptionAttributes):
         self._options = options
         self._owner = owner  # the context must live as long as a socket of it
         self._links: dict[str, MulticastLink] = {}
+        self._peers: Peers | None = None  # the unicast side, if there is one
         self._leaving: list[MulticastLink] = []
         self._last_endpoint = ""
         self._lock = RLock()  # a signal handler may close the socket from within
@@ -76,46 +124,113 @@ class Socket(OptionAttributes):
     # Endpoints.
 
     def connect(self, url: str) -> None:
-        """Join the multicast endpoint, such as ``epgm://eth0;239.192.1.1:5555``.
+        """Connect to the endpoint, such as ``epgm://eth0;239.192.1.1:5555`` or
+        ``tcp://10.0.0.5:5555``.
 
-        ``bind`` is the same. Returns when the group is joined; nobody need be there.
+        A group is joined when this returns; nobody need be there. Other connections are made, and
+        made again when they break, in the background. A host name is looked up here, and may block.
 
         Raises: EndpointError, InterfaceError, TransportError, OptionError, ClosedError.
+        """
+        self._add(url, binds=False)
+
+    def bind(self, url: str) -> None:
+        """Let others connect to the endpoint; ``last_endpoint`` tells which one it became.
+
+        For ``epgm://`` the same as ``connect``. ``tcp://127.0.0.1:*`` takes a free port.
+
+        Raises: as ``connect``; TransportError if it is in use.
+        """
+        self._add(url, binds=True)
+
+    def _add(self, url: str, *, binds: bool) -> None:
+        endpoint = parse_endpoint(url)
+        with self._lock:
+            self._check()
+            if isinstance(endpoint, MulticastEndpoint):
+                self._last_endpoint = self._join(endpoint)
+            else:
+                peers = self._unicast()
+                self._last_endpoint = (peers.bind if binds else peers.connect)(endpoint)
+            self._find_short_way()
+
+    def _join(self, endpoint: MulticastEndpoint) -> str:
+        key = str(endpoint)
+        if key in self._links:
+            raise EndpointError(f"already connected to {key}")
+        self._check_multicast(key)
+        self._forget_left()
+        link = self._open(endpoint)
+        if self._error is not None:  # a signal handler closed the socket meanwhile
+            link.close(0.0)
+            self._check()
+        self._links[key] = link
+        return key
+
+    def _check_multicast(self, key: str) -> None:
+        defaults = SocketOptions()
+        for name in NOT_MULTICAST:
+            if getattr(self._options, name) != getattr(defaults, name):
+                raise OptionError(
+                    f"{key}: reliable multicast cannot honour {name}; take the option back, or use"
+                    " tcp://, which can"
+                )
+
+    def disconnect(self, url: str) -> None:
+        """Leave the endpoint; what was sent to a group still leaves, within ``linger``.
+
+        What waits for another connection is dropped and counted.
+
+        Raises: EndpointError if the socket is not connected to it.
         """
         endpoint = parse_endpoint(url)
         key = str(endpoint)
         with self._lock:
             self._check()
-            if key in self._links:
-                raise EndpointError(f"already connected to {key}")
-            self._forget_left()
-            link = self._open(key)
-            if self._error is not None:  # a signal handler closed the socket meanwhile
-                link.close(0.0)
-                self._check()
-            self._links[key] = link
-            self._last_endpoint = key
-            self._find_short_way()
-
-    bind = connect
-
-    def disconnect(self, url: str) -> None:
-        """Leave the endpoint; what was sent to it still leaves, within ``linger``.
-
-        Raises: EndpointError if the socket is not connected to it.
-        """
-        key = str(parse_endpoint(url))
-        with self._lock:
-            self._check()
             link = self._links.pop(key, None)
             if link is None:
-                joined = ", ".join(self._links) or "nothing"
-                raise EndpointError(f"not connected to {key}, but to {joined}")
-            self._leaving.append(link)
+                if isinstance(endpoint, MulticastEndpoint) or self._peers is None:
+                    joined = ", ".join(self.endpoints) or "nothing"
+                    raise EndpointError(f"not connected to {key}, but to {joined}")
+                self._peers.release(key)
+            else:
+                self._leaving.append(link)
             self._find_short_way()
-        link.close(self._options.linger)
+        if link is not None:
+            link.close(self._options.linger)
 
     unbind = disconnect
+
+    def authenticate(self, authenticator: Authenticator | None) -> None:
+        """Ask ``authenticator`` about each connection over tcp:// and ipc:// from now on.
+
+        ``mcast.allow`` makes one from lists. It is called in the context's thread and must not
+        block. NULL asks it only if ``zap_domain`` is set; a PLAIN server needs one; a CURVE server
+        without one admits every key. ``None``: nobody is asked any more.
+
+        Raises: ClosedError.
+        """
+        with self._lock:
+            self._check()
+            self._unicast().authenticator = authenticator
+
+    def monitor(self) -> Monitor:
+        """What happens to the connections over tcp:// and ipc:// from now on, as ``MonitorEvent``.
+
+        The same object at each call. Raises: ClosedError.
+        """
+        with self._lock:
+            self._check()
+            return self._unicast().watch_connections()
+
+    def _unicast(self) -> Peers:
+        """The unicast side, made when it is needed first. Under the lock."""
+        if self._peers is None:
+            self._peers = self._make_peers()
+        return self._peers
+
+    def _make_peers(self) -> Peers:
+        raise NotImplementedError
 
     def _forget_left(self) -> None:
         """Let go of endpoints that were left, and keep what they counted."""
@@ -125,28 +240,35 @@ class Socket(OptionAttributes):
 
     @property
     def last_endpoint(self) -> str:
-        """The endpoint joined last, in canonical spelling; empty before the first."""
+        """The endpoint bound or connected last, in canonical spelling; empty before the first."""
         return self._last_endpoint
 
     @property
     def endpoints(self) -> list[str]:
-        """All endpoints that are joined."""
-        return list(self._links)
+        """All endpoints, bound or connected."""
+        peers = self._peers
+        return [*self._links, *(peers.endpoints if peers is not None else ())]
 
-    def _open(self, url: str) -> MulticastLink:
-        raise NotImplementedError
+    def _open(self, endpoint: MulticastEndpoint) -> MulticastLink:
+        raise EndpointError(f"{endpoint}: reliable multicast carries PUB and SUB only")
 
     # Options.
 
     def set(self, name: str, value: OptionValue) -> None:
         """Change an option for endpoints joined from now on (as libzmq); ``linger``,
-        ``max_msg_size`` and ``max_parts`` of what is sent, ``rcvhwm`` and ``on_loss`` at once.
+        ``max_msg_size`` and ``max_parts`` of what is sent, ``rcvhwm``, ``on_loss`` and the options
+        of the socket type at once.
 
-        Raises: OptionError for an unknown name or a value out of range.
+        Raises: OptionError for an unknown name, a value out of range, or an option of another
+        socket type.
         """
         with self._lock:
             self._check()
-            self._options = self._options.with_changes({name: value})
+            options = self._options.with_changes({name: value})
+            check_kind(self.kind, [name])
+            if self._peers is not None:
+                self._peers.configure(options)
+            self._options = options
             self._options_changed()
 
     def setsockopt(self, name: str, value: OptionValue) -> None:
@@ -169,7 +291,7 @@ class Socket(OptionAttributes):
             return int(self.kind)
         if name == "last_endpoint":
             return self._last_endpoint
-        self._options.with_changes({name: None} if name not in SocketOptions.__slots__ else {})
+        self._options.with_changes({name: None} if name not in OPTION_NAMES else {})
         value: OptionValue = getattr(self._options, name)
         return value
 
@@ -189,7 +311,11 @@ class Socket(OptionAttributes):
             return 0
         if held := self._events_now() & wanted:
             return held
-        self._waiters.wait(self._is_ready, deadline.left)
+        wait_any(
+            [self._waiters_for(flag) for flag in (POLLIN, POLLOUT) if flag & wanted],
+            lambda: bool(self._events_now() & wanted) or self.closed,
+            deadline.left,
+        )
         self._check()
         return self._events_now() & wanted
 
@@ -215,6 +341,15 @@ class Socket(OptionAttributes):
                 'a context with loop="caller" has no thread that would make a descriptor readable:'
                 ' wait with poll, recv or send, or use loop="thread"'
             )
+
+    def _descriptors(self, flags: int) -> list[int]:
+        """For a Poller: each is readable while one of ``flags`` holds."""
+        return [self.fileno()] if self.can_poll(flags) else []
+
+    def _waiters_for(self, flag: int) -> Waiters:  # noqa: ARG002
+        """Who waits for POLLIN or POLLOUT."""
+        # Most kinds have one of the two only.
+        return self._waiters
 
     _pollable: int = 0
 
@@ -274,8 +409,8 @@ class Socket(OptionAttributes):
 
     def _refuse(self, what: str, *_arguments: object) -> NoReturn:
         self._check()
-        other = "SUB" if self.kind is SocketType.PUB else "PUB"
-        raise PatternError(f"a {self.kind.name} socket cannot {what}; use a {other} socket")
+        other = {SocketType.PUB: "; use a SUB socket", SocketType.SUB: "; use a PUB socket"}
+        raise PatternError(f"a {self.kind.name} socket cannot {what}{other.get(self.kind, '')}")
 
     # The end.
 
@@ -287,6 +422,8 @@ class Socket(OptionAttributes):
     @property
     def finished(self) -> bool:
         """True when nothing of a closed socket is left in the loop."""
+        if self._peers is not None and not self._peers.closed.is_set():
+            return False
         return self.closed and all(link.closed.is_set() for link in self.links)
 
     @property
@@ -309,6 +446,8 @@ class Socket(OptionAttributes):
                 self._options = self._options.with_changes({"linger": linger})
         for link in list(self._links.values()):
             link.close(self._options.linger)
+        if self._peers is not None:
+            self._peers.close(self._options.linger)
         self._closed()
 
     def __del__(self) -> None:
@@ -316,10 +455,13 @@ class Socket(OptionAttributes):
         # leave everything to the loop, and give it nothing that leads back to this socket.
         if self._error is None and hasattr(self, "_retired"):
             links, linger, waiters = [*self._links.values()], self._options.linger, self._waiters
+            peers = self._peers
 
             def close() -> None:
                 for link in links:
                     link.close(linger)
+                if peers is not None:
+                    peers.close(linger)
                 waiters.close()
 
             self._loop.call(close)
@@ -328,6 +470,8 @@ class Socket(OptionAttributes):
         """As the interpreter exits: close the links, wake nobody. Returns the linger."""
         for link in list(self._links.values()):
             link.close(self._options.linger, quietly=True)
+        if self._peers is not None:
+            self._peers.close(self._options.linger)
         return self._options.linger
 
     def _find_short_way(self) -> None:
@@ -342,6 +486,8 @@ class Socket(OptionAttributes):
         self._error = ForkedError("the socket belongs to the parent process; make a new Context")
         for link in self.links:
             link.abandon()
+        if self._peers is not None:
+            self._peers.abandon()
 
     def _check(self) -> None:
         if self._error is not None:
@@ -358,6 +504,8 @@ class Socket(OptionAttributes):
             counters.add_up(totals, link.stats())
         for link in list(self._leaving):
             counters.add_up(totals, link.stats(), leave_out=counters.GAUGES)
+        if self._peers is not None:
+            counters.add_up(totals, self._peers.stats())
         return totals
 
     def __enter__(self) -> Self:
@@ -373,5 +521,5 @@ class Socket(OptionAttributes):
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else ", ".join(self._links) or "not connected"
+        state = "closed" if self.closed else ", ".join(self.endpoints) or "not connected"
         return f"<mcast.{self.kind.name} {state}>"

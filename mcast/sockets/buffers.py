@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from mcast.kernel import Buffer
+from mcast.kernel import Buffer, Message
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer as AnyBuffer  # part of the type checker, not installed
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 else:
     BytesLike = bytes | bytearray | memoryview
 
-__all__ = ["BytesLike", "flat", "topic_bytes"]
+__all__ = ["BytesLike", "as_message", "flat", "topic_bytes"]
 
 
 def flat(data: BytesLike) -> Buffer:
@@ -25,6 +26,13 @@ def flat(data: BytesLike) -> Buffer:
     if view.format == "B" and view.ndim == 1 and view.c_contiguous:
         return view
     return view.tobytes()
+
+
+def as_message(parts: Sequence[Buffer]) -> Message:
+    """A message of one or more parts as the kernel has it; what may change is copied."""
+    if len(parts) == 1:
+        return bytes(parts[0])
+    return tuple([bytes(part) for part in parts])
 
 
 def _view(data: BytesLike) -> memoryview:

@@ -10,16 +10,17 @@ from collections.abc import Iterable, Sequence
 from threading import RLock
 from typing import Final, cast
 
-from mcast.endpoint import parse_endpoint
+from mcast.endpoint import MulticastEndpoint
 from mcast.errors import Again, ClosedError, MessageTooLongError, OptionError, PatternError
-from mcast.kernel import Buffer, longest_bytes
+from mcast.kernel import Buffer, Message, longest_bytes
 from mcast.options import SocketOptions
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.links import MulticastLink
 from mcast.runtime.loop import Loop
+from mcast.runtime.peers import Peers, SocketKind
 from mcast.runtime.queues import Waiters
 from mcast.sockets.base import DONTWAIT, POLLOUT, SNDMORE, Socket, SocketType
-from mcast.sockets.buffers import BytesLike, flat
+from mcast.sockets.buffers import BytesLike, as_message, flat
 
 __all__ = ["Pub"]
 
@@ -101,6 +102,8 @@ class Pub(Socket):
         # The kernel takes anything bytes-like; only its names for the types are fewer.
         batch = cast(Sequence[Buffer], messages if type(messages) is list else list(messages))
         links = self._open_links()
+        if self._peers is not None:
+            return self._send_batch_to_peers(batch, timeout)
         try:
             longest = longest_bytes(batch)
         except TypeError:
@@ -117,6 +120,23 @@ class Pub(Socket):
                 return index
         return len(batch)
 
+    def _send_batch_to_peers(self, batch: Sequence[Buffer], timeout: float | None) -> int:
+        assert self._peers is not None
+        messages: list[Message] = [
+            message if type(message) is bytes else bytes(flat(message)) for message in batch
+        ]
+        links = self._open_links()
+        self._check_size(longest := longest_bytes(messages), longest + _FRAME_HEAD_BYTES, links)
+        if not links:
+            return self._peers.send_many(messages, timeout)
+        deadline = Deadline(timeout)
+        for index, message in enumerate(messages):
+            try:
+                self._send([cast(bytes, message)], deadline.left)
+            except Again:
+                return index
+        return len(messages)
+
     def _send(self, data: Sequence[BytesLike], timeout: float | None) -> None:
         links = self._open_links()
         parts = [flat(part) for part in data]
@@ -132,8 +152,11 @@ class Pub(Socket):
             self._check_size(size, stream_bytes, links)
             if len(links) == 1:
                 links[0].send(parts, timeout)
-            else:
+            elif links:
                 self._send_to_all(links, parts, stream_bytes, timeout)
+            if self._peers is not None:
+                # It waits only with xpub_nodrop, which no multicast endpoint allows.
+                self._peers.send(as_message(parts), timeout)
         except (Again, OptionError):  # also a negative timeout
             self._parts = begun
             raise
@@ -150,7 +173,8 @@ class Pub(Socket):
             self._loop.wake_before(0)  # which has to look after what the gates left
             self.__dict__.pop("send", None)
             self.__dict__.pop("send_many", None)
-            if len(links) == 1 and not self._parts and self._error is None:
+            alone = len(links) == 1 and self._peers is None
+            if alone and not self._parts and self._error is None:
                 gate = links[0].open_gate(
                     self._send_one, self._send_batch, self._options.max_msg_size
                 )
@@ -197,7 +221,7 @@ class Pub(Socket):
     def _open_links(self) -> list[MulticastLink]:
         self._check()
         links = list(self._links.values())
-        if not links:
+        if not links and self._peers is None:
             raise PatternError("nowhere to send: connect the socket first")
         return links
 
@@ -206,20 +230,29 @@ class Pub(Socket):
             raise MessageTooLongError(
                 f"message of {size} bytes; max_msg_size is {self._options.max_msg_size}"
             )
+        if not links:
+            return
         window = min(link.max_stream_bytes for link in links)
         if stream_bytes > window:
             raise MessageTooLongError(
                 f"message of {size} bytes; half the transmit window takes {window}: raise txw_bytes"
             )
 
-    def _open(self, url: str) -> MulticastLink:
-        return MulticastLink(parse_endpoint(url), self._options, self._loop, room=self._room)
+    def _open(self, endpoint: MulticastEndpoint) -> MulticastLink:
+        return MulticastLink(endpoint, self._options, self._loop, room=self._room)
+
+    def _make_peers(self) -> Peers:
+        return Peers(
+            SocketKind.PUB, self._options, self._loop, readable=self._room, writable=self._room
+        )
 
     @property
     def _waiters(self) -> Waiters:
         return self._room
 
     def _is_ready(self) -> bool:
+        if self._peers is not None and not self._peers.is_writable:
+            return self.closed
         return self.closed or all(link.has_room() for link in list(self._links.values()))
 
     def _closed(self) -> None:

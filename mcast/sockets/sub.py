@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from mcast.endpoint import parse_endpoint
+from mcast.endpoint import MulticastEndpoint
 from mcast.errors import Again, OptionError
 from mcast.events import Event
 from mcast.kernel import Message, ReceiveGate, TopicFilter, parts_of
@@ -13,6 +13,7 @@ from mcast.options import SocketOptions
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.links import MulticastLink
 from mcast.runtime.loop import Loop
+from mcast.runtime.peers import Peers, SocketKind
 from mcast.runtime.queues import ReceiveQueue, Waiters
 from mcast.sockets.base import DONTWAIT, POLLIN, Socket, SocketType
 from mcast.sockets.buffers import BytesLike, topic_bytes
@@ -51,6 +52,8 @@ class Sub(Socket):
             self._check()
             self._topics.add(topic_bytes(topic))
             self._apply_topics()
+            if self._peers is not None:
+                self._peers.subscribe(topic_bytes(topic), True)
 
     def unsubscribe(self, topic: BytesLike | str = b"") -> None:
         """Undo one ``subscribe`` of the same topic; a topic not subscribed to is ignored."""
@@ -58,6 +61,8 @@ class Sub(Socket):
             self._check()
             self._topics.discard(topic_bytes(topic))
             self._apply_topics()
+            if self._peers is not None:
+                self._peers.subscribe(topic_bytes(topic), False)
 
     def _apply_topics(self) -> None:
         for link in list(self._links.values()):
@@ -188,9 +193,22 @@ class Sub(Socket):
             "events_dropped": self._queue.events_dropped,
         }
 
-    def _open(self, url: str) -> MulticastLink:
+    def _make_peers(self) -> Peers:
+        peers = Peers(
+            SocketKind.SUB,
+            self._options,
+            self._loop,
+            readable=self._queue.waiters,
+            writable=self._queue.event_waiters,
+            sink=self._queue,
+        )
+        for topic in self._topics.repeated():
+            peers.subscribe(topic, True)
+        return peers
+
+    def _open(self, endpoint: MulticastEndpoint) -> MulticastLink:
         return MulticastLink(
-            parse_endpoint(url),
+            endpoint,
             self._options,
             self._loop,
             queue=self._queue,
@@ -211,7 +229,7 @@ class Sub(Socket):
     def _find_short_way(self) -> None:
         """Where there is one endpoint only, whoever waits for messages reads its socket."""
         links = list(self._links.values())
-        intake = links[0].intake if len(links) == 1 else None
+        intake = links[0].intake if len(links) == 1 and self._peers is None else None
         before, self._queue.inbox.intake = self._queue.inbox.intake, intake
         self._queue.waiters.bell = intake.ring if intake is not None else None
         if before is not None and before is not intake:
@@ -257,6 +275,12 @@ class _Topics:
         if count > 1:
             self._counts[topic] = count - 1
         self._version += 1
+
+    def repeated(self) -> Iterator[bytes]:
+        """Each as often as it is subscribed to."""
+        for topic, count in self._counts.items():
+            for _ in range(count):
+                yield topic
 
     def compiled(self) -> TopicFilter:
         """The filter for the topics of now."""

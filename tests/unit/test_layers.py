@@ -22,7 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = {
     "errors": 0,
     "kernel": 0,
+    "auth": 1,
     "message": 1,
+    "monitor": 1,
+    "unicast": 1,
+    "unicast_options": 1,
     "endpoint": 1,
     "events": 1,
     "options": 1,

@@ -1,0 +1,798 @@
+"""The unicast side of one socket: its pattern, its connections by every transport, and its end.
+
+Owns the pattern, the timers of the connections, and when what was sent is written. Invariants:
+everything happens under the switchboard's lock, by the application's thread or the loop's; after
+each step what the pattern says is done (``settle``), and nobody is woken before the lock is free;
+a closing socket stays until what was sent is written, or its linger is over.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from functools import partial
+from itertools import count
+from random import SystemRandom
+from threading import Event as Flag
+from time import monotonic_ns
+from typing import Final
+
+from mcast.auth import Allowed, Authenticator, AuthRequest, Denied
+from mcast.errors import (
+    Again,
+    ClosedError,
+    EndpointError,
+    OptionError,
+    TransportError,
+    UnroutableError,
+)
+from mcast.kernel import Message
+from mcast.monitor import MonitorEvent, MonitorKind
+from mcast.net.stream import resolve
+from mcast.options import SocketOptions
+from mcast.patterns import Dish, Pattern, SendResult, SocketKind, Sub, Xpub, create
+from mcast.patterns.events import Refusal
+from mcast.runtime.connections import Connection, Dialer, Door
+from mcast.runtime.datagrams import DatagramPipe
+from mcast.runtime.inproc import InprocEnd
+from mcast.runtime.loop import Loop
+from mcast.runtime.monitor import Monitor
+from mcast.runtime.pipes import NEVER, Pipe, Timed
+from mcast.runtime.queues import ReceiveQueue, Waiters
+from mcast.runtime.settings import pattern_options, security_of, zmtp_options
+from mcast.stats import Snapshot
+from mcast.unicast import InprocEndpoint, IpcEndpoint, TcpEndpoint, UdpEndpoint, UnicastEndpoint
+from mcast.zmtp import AuthNeeded, AuthStatus, ZmtpEngine
+
+__all__ = ["Peers", "SocketKind"]
+
+_log = logging.getLogger("mcast")
+
+_STREAMING_NS: Final = 3_000
+"""Who sends again so soon after the last call is in a loop: its messages wait for company."""
+_BATCH: Final = 256
+"""Messages that wait at most."""
+_DRAIN_IVL_NS: Final = 1_000_000
+"""How often a full queue of a SUB is looked at for room; its readers tell nobody."""
+_LINGERS: Final = frozenset(SocketKind) - {
+    SocketKind.SUB,
+    SocketKind.XSUB,
+    SocketKind.PULL,
+    SocketKind.DISH,
+}
+"""Those with something to say when they close."""
+
+
+class _Stage(Enum):
+    OPEN = auto()
+    CLOSING = auto()
+    CLOSED = auto()
+
+
+class Peers:
+    """All connections of one socket, and the pattern between them and the application.
+
+    Public methods are for any thread unless said. A link of the loop.
+    """
+
+    def __init__(
+        self,
+        kind: SocketKind,
+        options: SocketOptions,
+        loop: Loop,
+        *,
+        readable: Waiters,
+        writable: Waiters,
+        sink: ReceiveQueue | None = None,
+    ) -> None:
+        """With a ``sink``, what arrives goes there; else ``recv_many`` fetches it.
+
+        Raises OptionError.
+        """
+        self.kind = kind
+        self.options = options
+        self.dice = SystemRandom()
+        self.pattern: Pattern = create(kind, self.dice, pattern_options(kind, options))
+        self.zmtp_options = zmtp_options(kind, options)
+        self.authenticator: Authenticator | None = None
+        """Who may connect; set before ``bind``."""
+        self.monitor: Monitor | None = None
+        self.is_dirty = False
+        """The switchboard has it in its list."""
+        self.bytes_sent = 0
+        self.accepted_count = 0
+        self.connected_count = 0
+        self.handshakes_failed = 0
+        self.accepts_failed = 0
+        self.datagrams_lost = 0
+        self.datagrams_malformed = 0
+        self.closed = Flag()
+        """Set when nothing of it is left in the loop."""
+        self.error: TransportError | None = None
+        """A bug ended it."""
+        self.read_buffer = loop.read_buffer
+        self.readable = readable
+        self.writable = writable
+        self._loop = loop
+        self.switchboard = loop.switchboard
+        self._lock = loop.switchboard.lock
+        self._sink = sink
+        self._stage = _Stage.OPEN
+        self._give_up_ns = NEVER
+        self._numbers = count(1)
+        self._pipes: dict[int, Pipe] = {}
+        self._connections: set[Connection] = set()
+        self._names: dict[int, bytes] = {}
+        self._doors: dict[str, Door] = {}
+        self._dialers: dict[str, Dialer] = {}
+        self._bound_names: set[str] = set()
+        self._inproc_ends: dict[str, list[InprocEnd]] = {}
+        self._datagrams: dict[str, DatagramPipe] = {}
+        self._heap: list[tuple[int, int, Timed]] = []
+        self._ticket = count()
+        self._due_ns = NEVER  # of what waits for company, or for room in the sink
+        self._unwritten = 0
+        self._sent_at_ns = 0
+        self._bytes_received = 0  # by connections that are over
+        self._coalesce_ns = (
+            0 if kind in (SocketKind.REQ, SocketKind.REP) else round(options.coalesce * 1e9)
+        )
+        loop.call(lambda: loop.add(self, []), self)
+
+    # Endpoints.
+
+    def bind(self, endpoint: UnicastEndpoint) -> str:
+        """Let others connect; the real URL. Raises EndpointError, OptionError, TransportError."""
+        self._check_security(endpoint)
+        with self._lock:
+            self._check_open()
+            if isinstance(endpoint, InprocEndpoint):
+                after = self._bind_inproc(endpoint)
+                url = str(endpoint)
+            elif isinstance(endpoint, UdpEndpoint):
+                url, after = self._open_datagrams(endpoint, SocketKind.DISH), []
+            else:
+                if str(endpoint) in self._doors:
+                    raise EndpointError(f"already bound to {endpoint}")
+                self._check_judge()
+                door = Door(self, endpoint)
+                self._doors[door.endpoint] = door
+                url, after = door.endpoint, []
+        _call(after)
+        self._loop.attend()
+        return url
+
+    def connect(self, endpoint: UnicastEndpoint) -> str:
+        """Begin to connect; nobody need be there yet. Raises EndpointError, OptionError."""
+        self._check_security(endpoint)
+        if isinstance(endpoint, TcpEndpoint | IpcEndpoint):
+            addresses = resolve(endpoint, self.options)  # may ask a name server: without the lock
+        now_ns = monotonic_ns()
+        with self._lock:
+            self._check_open()
+            url = str(endpoint)
+            if isinstance(endpoint, InprocEndpoint):
+                self._connect_inproc(endpoint)
+            elif isinstance(endpoint, UdpEndpoint):
+                self._open_datagrams(endpoint, SocketKind.RADIO)
+            elif url in self._dialers and not self._dialers[url].is_over:
+                raise EndpointError(f"already connected to {url}")
+            else:
+                number = self._reserve()
+                dialer = Dialer(self, endpoint, addresses, number, now_ns)
+                self._dialers[url] = dialer
+                self._pipes[number] = dialer
+            self.mark()
+            after = self.switchboard.settle(now_ns)
+        _call(after)
+        self._loop.attend()
+        return url
+
+    def release(self, url: str) -> None:
+        """``unbind`` and ``disconnect``. Raises EndpointError if there is no such endpoint."""
+        now_ns = monotonic_ns()
+        with self._lock:
+            self._check_open()
+            self._release(url)
+            self.mark()
+            after = self.switchboard.settle(now_ns)
+        _call(after)
+        self._loop.attend()
+
+    def _release(self, url: str) -> None:
+        if (door := self._doors.pop(url, None)) is not None:
+            door.close()  # those who are in stay, as in libzmq
+        elif (dialer := self._dialers.pop(url, None)) is not None:
+            dialer.hang_up()
+            self.gone(dialer.number)
+        elif (pipe := self._datagrams.pop(url, None)) is not None:
+            pipe.hang_up()
+            self.gone(pipe.number)
+        elif url.removeprefix("inproc://") in self._bound_names:
+            name = url.removeprefix("inproc://")
+            self._bound_names.discard(name)
+            del self.switchboard.bound[name]
+        elif ends := self._inproc_ends.pop(url, None):
+            for end in ends:
+                end.hang_up()
+        else:
+            raise EndpointError(f"not bound or connected to {url}")
+
+    def _check_security(self, endpoint: UnicastEndpoint) -> None:
+        if isinstance(endpoint, TcpEndpoint | IpcEndpoint):
+            return
+        if security_of(self.options).mechanism != b"NULL" or self.options.zap_domain:
+            raise OptionError(
+                f"{endpoint.scheme}:// has no handshake, so it cannot honour PLAIN, CURVE or"
+                " zap_domain; use tcp:// or ipc://, or take the option back"
+            )
+
+    def _check_judge(self) -> None:
+        if self.authenticator is None and (self.options.plain_server or self.options.zap_domain):
+            option = "plain_server" if self.options.plain_server else "zap_domain"
+            raise OptionError(
+                f"{option} is set and nobody judges who connects: call authenticate() first"
+            )
+
+    def _reserve(self) -> int:
+        """A number for a connection to come, known to the pattern."""
+        number = self.next_number()
+        name, self.options = (
+            self.options.connect_routing_id,
+            self.options.with_changes({"connect_routing_id": b""}),
+        )
+        self.pattern.attach(number, None, routing_id=name)
+        if name:
+            self._names[number] = name
+        return number
+
+    def _bind_inproc(self, endpoint: InprocEndpoint) -> list[Callable[[], None]]:
+        switchboard, name = self.switchboard, endpoint.name
+        if name in switchboard.bound:
+            raise TransportError(
+                98, f"cannot bind {endpoint}: another socket of this context has the name"
+            )
+        switchboard.bound[name] = self
+        self._bound_names.add(name)
+        now_ns = monotonic_ns()
+        for end in switchboard.waiting.pop(name, []):
+            end.meet(self)
+        return switchboard.settle(now_ns)
+
+    def _connect_inproc(self, endpoint: InprocEndpoint) -> None:
+        number = self._reserve()
+        end = InprocEnd(self, number)
+        self._pipes[number] = end
+        self._inproc_ends.setdefault(str(endpoint), []).append(end)
+        other = self.switchboard.bound.get(endpoint.name)
+        if other is not None:
+            end.meet(other)
+        else:
+            end.waits_for = endpoint.name
+            self.switchboard.waiting.setdefault(endpoint.name, []).append(end)
+
+    def _open_datagrams(self, endpoint: UdpEndpoint, kind: SocketKind) -> str:
+        if self.kind is not kind:
+            does = "binds" if kind is SocketKind.DISH else "connects"
+            raise EndpointError(f"{endpoint}: over udp:// a {kind} {does}, and nobody else does")
+        url = str(endpoint)
+        if url in self._datagrams:
+            raise EndpointError(f"already bound or connected to {url}")
+        pipe = DatagramPipe(self, self.next_number(), endpoint)
+        self._datagrams[url] = pipe
+        self._pipes[pipe.number] = pipe
+        pipe.begin()
+        self.mark()
+        return url
+
+    @property
+    def endpoints(self) -> list[str]:
+        """What is bound and connected."""
+        inproc = [f"inproc://{name}" for name in self._bound_names]
+        return [
+            *self._doors,
+            *self._dialers,
+            *self._datagrams,
+            *inproc,
+            *self._inproc_ends,
+        ]
+
+    # The application's side.
+
+    def send(self, message: Message, timeout: float | None) -> None:
+        """Queue one message. Raises Again, UnroutableError, PatternError, ClosedError."""
+        if not self._try_send(message) and (
+            timeout == 0 or not self.writable.wait(lambda: self._try_send(message), timeout)
+        ):
+            raise Again("no peer takes a message now")
+
+    def _try_send(self, message: Message) -> bool:
+        now_ns = monotonic_ns()
+        after: list[Callable[[], None]] = []
+        try:
+            with self._lock:
+                self._check_open()
+                result = self.pattern.send(message)
+                if result is SendResult.WOULD_BLOCK and self._unwritten:
+                    after = self._write_all(now_ns)
+                    result = self.pattern.send(message)
+                if result is SendResult.SENT:
+                    after += self._sent(1, now_ns)
+        finally:
+            _call(after)
+            self._loop.attend()
+        if result is SendResult.UNROUTABLE:
+            raise UnroutableError("no peer has that routing id")
+        self._sent_at_ns = monotonic_ns()
+        return result is SendResult.SENT
+
+    def send_many(self, batch: Sequence[Message], timeout: float | None) -> int:
+        """Queue messages; how many, all of them unless time ran out."""
+        taken = self._try_send_many(batch, 0)
+        if taken < len(batch) and timeout != 0:
+
+            def go_on() -> bool:
+                nonlocal taken
+                taken = self._try_send_many(batch, taken)
+                return taken == len(batch)
+
+            self.writable.wait(go_on, timeout)
+        return taken
+
+    def _try_send_many(self, batch: Sequence[Message], start: int) -> int:
+        now_ns = monotonic_ns()
+        with self._lock:
+            self._check_open()
+            after: list[Callable[[], None]] = []
+            while start < len(batch):
+                sent = self.pattern.send_many(batch[start:] if start else batch)
+                start += sent
+                after += self._write_all(now_ns)
+                if not sent:
+                    break
+        _call(after)
+        self._loop.attend()
+        return start
+
+    def _sent(self, number: int, now_ns: int) -> list[Callable[[], None]]:
+        """Write at once, unless the application is in the middle of a stream of messages."""
+        self._unwritten += number
+        if self._unwritten < _BATCH and now_ns - self._sent_at_ns < min(
+            _STREAMING_NS, self._coalesce_ns
+        ):
+            if self._due_ns > now_ns + self._coalesce_ns:
+                self._due_ns = now_ns + self._coalesce_ns
+                self._loop.wake_before(self._due_ns)
+            return []
+        return self._write_all(now_ns)
+
+    def _write_all(self, now_ns: int) -> list[Callable[[], None]]:
+        self._unwritten = 0
+        self._due_ns = NEVER
+        self.mark()
+        return self.switchboard.settle(now_ns)
+
+    def recv_many(self, limit: int) -> list[Message]:
+        """Up to ``limit`` messages that are there. Raises PatternError, ClosedError."""
+        with self._lock:
+            self._check_open()
+            taken = self.pattern.recv_many(limit)
+            after = []
+            if self.pattern.has_news:
+                self.mark()
+                after = self.switchboard.settle(monotonic_ns())
+        _call(after)
+        return taken
+
+    def command(self, act: Callable[[Pattern], None]) -> None:
+        """Have ``act`` do something to the pattern, such as subscribe, and do what follows."""
+        with self._lock:
+            self._check_open()
+            act(self.pattern)
+            self.mark()
+            after = self.switchboard.settle(monotonic_ns())
+        _call(after)
+        self._loop.attend()
+
+    def subscribe(self, topic: bytes, wanted: bool) -> None:
+        """SUB, and XPUB in manual mode. Raises PatternError."""
+
+        def act(pattern: Pattern) -> None:
+            assert isinstance(pattern, Sub | Xpub)
+            (pattern.subscribe if wanted else pattern.unsubscribe)(topic)
+
+        self.command(act)
+
+    def join(self, group: bytes, wanted: bool) -> None:
+        """DISH. Raises PatternError."""
+
+        def act(pattern: Pattern) -> None:
+            assert isinstance(pattern, Dish)
+            (pattern.join if wanted else pattern.leave)(group)
+
+        self.command(act)
+
+    def configure(self, options: SocketOptions) -> None:
+        """Use these options: of the pattern at once, the others for connections from now on."""
+        pattern = pattern_options(self.kind, options)
+        zmtp = zmtp_options(self.kind, options)
+        with self._lock:
+            self.pattern.configure(pattern)
+            self.options, self.zmtp_options = options, zmtp
+            self.mark()
+            after = self.switchboard.settle(monotonic_ns())
+        _call(after)
+
+    def watch_connections(self) -> Monitor:
+        """The monitor, made at the first call."""
+        with self._lock:
+            self._check_open()
+            if self.monitor is None:
+                self.monitor = Monitor(self._loop.drive)
+            return self.monitor
+
+    @property
+    def is_readable(self) -> bool:
+        """True if ``recv_many`` would give something."""
+        return self.pattern.is_readable or self._stage is not _Stage.OPEN
+
+    @property
+    def is_writable(self) -> bool:
+        """True if ``send`` would not block."""
+        return self.pattern.is_writable or self._stage is not _Stage.OPEN
+
+    def stats(self) -> Snapshot:
+        """All counters, as a flat dict."""
+        with self._lock:
+            snapshot = dict(self.pattern.counters.snapshot())
+            snapshot["connections"] = sum(each.is_attached for each in self._connections)
+            snapshot["bytes_received"] = self._bytes_received + sum(
+                each.engine.counters.bytes_received for each in self._connections
+            )
+        snapshot["bytes_sent"] = self.bytes_sent
+        snapshot["accepted"] = self.accepted_count
+        snapshot["connected"] = self.connected_count
+        snapshot["handshakes_failed"] = self.handshakes_failed
+        snapshot["accepts_failed"] = self.accepts_failed
+        snapshot["datagrams_lost"] = self.datagrams_lost
+        snapshot["datagrams_malformed"] = self.datagrams_malformed
+        return snapshot
+
+    def _check_open(self) -> None:
+        if self.error is not None:
+            raise TransportError(*self.error.args)
+        if self._stage is not _Stage.OPEN:
+            raise ClosedError("the socket was closed")
+
+    # For connections, doors and dialers; under the lock.
+
+    def mark(self) -> None:
+        """Something changed in the pattern."""
+        self.switchboard.mark(self)
+
+    def next_number(self) -> int:
+        """A number that no pipe of this socket has had."""
+        return next(self._numbers)
+
+    def watch(self, fd: int, mask: int, handler: Callable[[int, int], None]) -> None:
+        """Have ``handler(now_ns, mask)`` called, under the lock, when ``fd`` is ready."""
+        self._loop.watch(self, fd, mask, partial(self._handle_ready, handler))
+
+    def unwatch(self, fd: int) -> None:
+        """Stop doing so."""
+        self._loop.unwatch(fd)
+
+    def arm(self, target: Timed) -> None:
+        """Its timer may have moved."""
+        due_ns = target.next_timeout_ns
+        if due_ns < target.armed_ns:
+            target.armed_ns = due_ns
+            heapq.heappush(self._heap, (due_ns, next(self._ticket), target))
+            self._loop.wake_before(due_ns)
+
+    def adopt(self, end: InprocEnd) -> None:
+        """Somebody connected to an inproc name of ours."""
+        self._pipes[end.number] = end
+
+    def came(self, connection: Connection) -> None:
+        """A connection stands; its handshake begins."""
+        if not connection.is_over:
+            self._connections.add(connection)
+
+    def attached(self, connection: Connection) -> None:
+        """Its handshake is over."""
+        self._pipes[connection.number] = connection
+
+    def over(self, connection: Connection) -> None:
+        """It was given back."""
+        self._bytes_received += connection.engine.counters.bytes_received
+        self._connections.discard(connection)
+
+    def gone(self, number: int) -> None:
+        """A connection is over for good."""
+        self._pipes.pop(number, None)
+        self._names.pop(number, None)
+        self.pattern.detach(number)
+        self.mark()
+
+    def suspended(self, dialer: Dialer) -> None:
+        """A connection broke, and is to come back."""
+        self._pipes[dialer.number] = dialer
+        self.pattern.suspend(dialer.number)
+        self.mark()
+
+    def name_for(self, number: int) -> bytes:
+        """This ROUTER's own name for the peer, if it has one."""
+        return self._names.get(number, b"")
+
+    def report(
+        self, kind: MonitorKind, endpoint: str, address: str = "", text: str = "", value: int = 0
+    ) -> None:
+        """Tell the monitor, if there is one."""
+        if self.monitor is not None:
+            self.monitor.put(MonitorEvent(kind, endpoint, address, text, value))
+
+    def warn(self, text: str) -> None:
+        """Tell the log."""
+        _log.warning("%s %s", self.kind, text)
+
+    def answer(self, engine: ZmtpEngine, asked: AuthNeeded, now_ns: int) -> None:
+        """Ask the authenticator about a connection."""
+        verdict: Allowed | Denied | bool = True
+        if self.authenticator is not None:
+            try:
+                verdict = self.authenticator(_request(asked))
+            except Exception:
+                _log.exception("the authenticator failed; the connection is refused")
+                engine.answer_auth(AuthStatus.FAILED, now_ns)
+                return
+        if isinstance(verdict, Denied):
+            temporary = verdict.temporary
+            engine.answer_auth(AuthStatus.TEMPORARY if temporary else AuthStatus.DENIED, now_ns)
+        elif isinstance(verdict, Allowed):
+            engine.answer_auth(
+                AuthStatus.ALLOWED, now_ns, user_id=verdict.user_id, metadata=verdict.metadata
+            )
+        else:
+            engine.answer_auth(AuthStatus.ALLOWED if verdict is True else AuthStatus.DENIED, now_ns)
+
+    @property
+    def is_closing(self) -> bool:
+        """True once the application has closed the socket."""
+        return self._stage is not _Stage.OPEN
+
+    # The pattern's will.
+
+    def settle(self, now_ns: int) -> None:
+        """Do what the pattern says, until it has nothing more to say. Under the lock."""
+        pattern, pipes = self.pattern, self._pipes
+        while True:
+            if self._sink is not None:
+                self._drain(now_ns)
+            if not pattern.has_news:
+                break
+            for refused in pattern.take_events():
+                pipe = pipes.get(refused.pipe)
+                if pipe is not None and refused.reason.closes:
+                    pipe.refuse(_REFUSALS[refused.reason], now_ns)
+            for number in pattern.take_resumed():
+                if number in pipes:
+                    pipes[number].resume(now_ns)
+            for number in pattern.take_loaded():
+                if number in pipes:
+                    pipes[number].flush(now_ns)
+
+    def _drain(self, now_ns: int) -> None:
+        """Hand a SUB's messages to its queue, as far as there is room."""
+        sink = self._sink
+        assert sink is not None
+        room = (1 if self.options.conflate else sink.hwm) - len(sink)
+        if room > 0 and self.pattern.is_readable:
+            sink.inbox.put(self.pattern.recv_many(room))
+        if self.pattern.is_readable:
+            self._due_ns = min(self._due_ns, now_ns + _DRAIN_IVL_NS)
+            self._loop.wake_before(self._due_ns)
+
+    def notify(self) -> None:
+        """Wake whoever may go on. Without the lock."""
+        if self._sink is not None:
+            self._sink.waiters.wake()
+        elif self.readable.has_waiters or self.readable.has_descriptor:
+            if self.is_readable:
+                self.readable.wake()
+            else:
+                self.readable.refresh()
+        if self.writable.has_waiters or self.writable.has_descriptor:
+            if self.is_writable:
+                self.writable.wake()
+            else:
+                self.writable.refresh()
+
+    # The loop's side.
+
+    @property
+    def next_timeout_ns(self) -> int:
+        """When ``handle_timeout`` has something to do."""
+        heap = self._heap
+        try:
+            due_ns = heap[0][0]
+        except IndexError:
+            due_ns = NEVER
+        return min(due_ns, self._due_ns, self._give_up_ns)
+
+    @property
+    def next_alarm_ns(self) -> int:
+        """The same."""
+        return self.next_timeout_ns
+
+    @property
+    def gives_up_ns(self) -> int:
+        """When a closing socket is over at the latest; 2^62 while it is open."""
+        return self._give_up_ns
+
+    def handle_timeout(self, now_ns: int) -> None:
+        """Serve what is due. Loop thread."""
+        with self._lock:
+            if self._due_ns <= now_ns:
+                self._due_ns = NEVER
+                self._unwritten = 0
+                self.mark()
+            heap = self._heap
+            while heap and heap[0][0] <= now_ns:
+                due_ns, _, target = heapq.heappop(heap)
+                if target.armed_ns != due_ns:
+                    continue  # it was armed for an earlier moment since, and served
+                target.armed_ns = NEVER
+                if target.next_timeout_ns <= now_ns:
+                    target.handle_timeout(now_ns)
+                self.arm(target)
+            after = self.switchboard.settle(now_ns)
+            if self._stage is _Stage.CLOSING:
+                self._proceed(now_ns)
+                after += self.switchboard.settle(now_ns)
+        _call(after)
+
+    def _handle_ready(self, handler: Callable[[int, int], None], now_ns: int, mask: int) -> None:
+        """A descriptor is ready. Loop thread."""
+        with self._lock:
+            if self._stage is _Stage.CLOSED:
+                return
+            handler(now_ns, mask)
+            after = self.switchboard.settle(now_ns)
+            if self._stage is _Stage.CLOSING:
+                self._proceed(now_ns)
+                after += self.switchboard.settle(now_ns)
+        _call(after)
+
+    def handle_readable(self, now_ns: int, fd: int, reader: object) -> None:
+        """Never called: its descriptors have handlers of their own."""
+
+    def handle_writable(self) -> None:
+        """Never called."""
+
+    # The end.
+
+    def close(self, linger: float) -> None:
+        """Accept nothing more; the loop ends it when all is written, or after ``linger`` seconds.
+
+        Takes no lock: a signal handler or a finalizer may call this in the thread that holds it.
+        """
+        give_up_ns = monotonic_ns() + (round(linger * 1e9) if self.kind in _LINGERS else 0)
+        self._loop.call(lambda: self._begin_closing(give_up_ns), self)
+
+    def _begin_closing(self, give_up_ns: int) -> None:
+        now_ns = monotonic_ns()
+        with self._lock:
+            if self._stage is not _Stage.OPEN:
+                return
+            self._stage = _Stage.CLOSING
+            self._give_up_ns = give_up_ns
+            for door in self._doors.values():
+                door.close()
+            for name in self._bound_names:
+                del self.switchboard.bound[name]
+            self._bound_names.clear()
+            self.mark()
+            after = self.switchboard.settle(now_ns)
+            self._proceed(now_ns)
+            after += self.switchboard.settle(now_ns)
+        _call(after)
+        self.readable.wake()
+        self.writable.wake()
+
+    def _proceed(self, now_ns: int) -> None:
+        """One step towards the end. Loop thread, under the lock."""
+        over = now_ns >= self._give_up_ns
+        waits = False
+        for pipe in list(self._pipes.values()):
+            if over:
+                continue
+            if not pipe.is_drained:
+                waits = True
+            elif isinstance(pipe, Connection):
+                pipe.leave(now_ns)
+                waits = waits or not pipe.is_over
+            else:
+                pipe.hang_up()
+        if not waits:
+            if over and any(not pipe.is_drained for pipe in self._pipes.values()):
+                self.warn("closed with messages unsent: its linger ran out")
+            self._finish()
+
+    def _finish(self) -> None:
+        """Give everything back. Loop thread, under the lock."""
+        self._stage = _Stage.CLOSED
+        for pipe in list(self._pipes.values()):
+            pipe.hang_up()
+        for connection in list(self._connections):
+            connection.hang_up()
+        for dialer in self._dialers.values():
+            dialer.hang_up()
+        for door in self._doors.values():
+            door.close()
+        self._pipes.clear()
+        self._heap.clear()
+        self._loop.remove(self)
+        if self.monitor is not None:
+            self.monitor.close()
+        self.closed.set()
+
+    def fail(self, error: Exception) -> None:
+        """A bug in here: end it, and let nobody wait for it. Loop thread."""
+        self.error = TransportError(f"a {self.kind} socket failed: {error!r}; make a new one")
+        with self._lock:
+            for name in self._bound_names:
+                self.switchboard.bound.pop(name, None)
+            self._finish()
+        if self._sink is not None:
+            self._sink.fail(self.error)
+        self.readable.wake()
+        self.writable.wake()
+
+    def abandon(self) -> None:
+        """In a forked child: close the descriptors, take no lock."""
+        self._stage = _Stage.CLOSED
+        for door in self._doors.values():
+            door.forget()
+        for dialer in self._dialers.values():
+            dialer.forget()
+        for connection in list(self._connections):
+            connection.forget()
+        for pipe in self._datagrams.values():
+            pipe.forget()
+
+
+def _call(after: list[Callable[[], None]]) -> None:
+    for notify in after:
+        notify()
+
+
+def _request(asked: AuthNeeded) -> AuthRequest:
+    name = password = ""
+    key = b""
+    if asked.mechanism == "PLAIN":
+        name, password = (part.decode(errors="replace") for part in asked.credentials)
+    elif asked.mechanism == "CURVE":
+        key = asked.credentials[0]
+    return AuthRequest(
+        mechanism=asked.mechanism,
+        address=asked.address,
+        domain=asked.domain,
+        identity=asked.identity,
+        username=name,
+        password=password,
+        public_key=key,
+    )
+
+
+_REFUSALS: Final = {
+    Refusal.INCOMPATIBLE: "the two socket types do not talk to each other",
+    Refusal.SECOND_PEER: "a PAIR has one peer, and has it already",
+    Refusal.MALFORMED: "it sent what its socket type never sends",
+    Refusal.DUPLICATE_ROUTING_ID: "another peer has its routing id",
+    Refusal.HANDED_OVER: "a newcomer took over its routing id",
+    Refusal.TOO_MANY_SUBSCRIPTIONS: "it subscribed to more than one peer may",
+    Refusal.UNREAD_CHANGES: "it does not read the subscriptions it is told of",
+}
