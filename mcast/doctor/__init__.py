@@ -28,6 +28,7 @@ from mcast.doctor import (
 from mcast.doctor.finding import Finding, Severity
 from mcast.doctor.machine import Machine, Subject
 from mcast.endpoint import MulticastEndpoint, parse_endpoint
+from mcast.errors import EndpointError
 from mcast.errors import InterfaceError
 from mcast.net.interfaces import Interface, resolve_interface
 from mcast.options import SocketOptions
@@ -76,6 +77,8 @@ def examine(
     machine = machine or Machine()
     options = options or SocketOptions()
     endpoint = None if url is None else parse_endpoint(url)
+    if endpoint is not None and not isinstance(endpoint, MulticastEndpoint):
+        raise EndpointError(f"{endpoint} is not multicast; the checks are about epgm:// endpoints")
     subjects: list[Subject] = []
     for found in _subjects(machine, endpoint, options):
         if isinstance(found, Finding):

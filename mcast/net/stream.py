@@ -27,13 +27,17 @@ from mcast.unicast import ANY, IpcEndpoint, TcpEndpoint
 __all__ = [
     "Address",
     "StreamListener",
+    "StreamSocket",
     "finish_connect",
-    "is_connecting",
     "open_stream",
     "peer_name",
     "resolve",
+    "say_goodbye",
     "tune",
 ]
+
+StreamSocket = socket.socket
+"""A connection, or an attempt at one."""
 
 Address = tuple[socket.AddressFamily, object]
 """Where to connect to: the family, and what ``socket.connect`` takes."""
@@ -144,20 +148,20 @@ def open_stream(
     return made
 
 
-def is_connecting(made: socket.socket) -> bool:
-    """True if ``open_stream`` has not finished yet."""
-    try:
-        made.getpeername()
-    except OSError:
-        return True
-    return False
-
-
 def finish_connect(made: socket.socket) -> None:
     """Raises OSError if the connection did not come about."""
     code = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))
+
+
+def say_goodbye(made: socket.socket) -> bool:
+    """Tell the peer that nothing more comes; False if the connection is gone."""
+    try:
+        made.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    return True
 
 
 def tune(made: socket.socket, options: SocketOptions) -> None:

@@ -11,20 +11,19 @@ from __future__ import annotations
 import errno
 import os
 import select
-import socket
-from collections import deque
 from collections.abc import Callable
-from itertools import islice
-from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
+from mcast.kernel import StreamWriter
 from mcast.monitor import MonitorKind
 from mcast.net.stream import (
     Address,
     StreamListener,
+    StreamSocket,
     finish_connect,
     open_stream,
     peer_name,
+    say_goodbye,
     tune,
 )
 from mcast.patterns import PeerInfo
@@ -49,8 +48,6 @@ __all__ = ["Connection", "Dialer", "Door"]
 _BYTES_PER_TURN: Final = 1 << 20
 """Bytes of one connection after which others get their turn."""
 _MESSAGES_PER_WRITE: Final = 256
-_BUFFERS_PER_WRITE: Final = 64
-"""Well under IOV_MAX; most writes have one or two."""
 _ACCEPTS_PER_TURN: Final = 64
 _REST_NS: Final = 100_000_000
 """How long a listener rests when a connection could not be accepted."""
@@ -78,7 +75,7 @@ class Connection:
     def __init__(
         self,
         peers: Peers,
-        opened: socket.socket,
+        opened: StreamSocket,
         number: int,
         endpoint: str,
         *,
@@ -93,7 +90,7 @@ class Connection:
         self._ended = ended
         self._socket = opened
         self._fd = opened.fileno()
-        self._unsent: deque[memoryview | bytes] = deque()
+        self._writer = StreamWriter(self._fd)
         self._mask = 0
         self._is_paused = False
         self._is_leaving = False
@@ -141,14 +138,13 @@ class Connection:
             self._read(now_ns, _BYTES_PER_TURN)
 
     def _read(self, now_ns: int, budget: int) -> None:
-        view = self._peers.read_buffer
+        reader = self._peers.reader
         while budget > 0 and not self.is_over:
-            try:
-                size = self._socket.recv_into(view)
-            except (BlockingIOError, InterruptedError):
+            size = reader.read(self._fd)
+            if size == -errno.EAGAIN or size == -errno.EINTR:
                 break
-            except OSError as error:
-                self._fail(f"the connection broke: {error.strerror}", now_ns)
+            if size < 0:
+                self._fail(f"the connection broke: {os.strerror(-size)}", now_ns)
                 return
             if not size:
                 if self._is_leaving:
@@ -158,26 +154,26 @@ class Connection:
                 self._take_events(now_ns)
                 return
             if not self._is_leaving:
-                self.engine.handle_bytes(view[:size], now_ns)
+                self.engine.handle_bytes(reader.data[:size], now_ns)
                 self._take_events(now_ns)
             budget -= size
-            if self._is_paused or size < len(view):
+            if self._is_paused or size < len(reader.data):
                 break
         if not self.is_over:
             self.flush(now_ns)
             self._peers.arm(self)
 
-    def flush(self, now_ns: int) -> None:  # noqa: ARG002
+    def flush(self, now_ns: int) -> None:
         """Write what the engine and the pattern have, as far as the system takes it."""
-        peers, engine = self._peers, self.engine
+        peers, engine, writer = self._peers, self.engine, self._writer
         while not self.is_over:
-            if self._unsent:
-                if not self._write():
+            if writer.size_bytes:
+                if not self._write(now_ns):
                     break
                 continue
             transmits = engine.take_transmits()
             if transmits:
-                self._unsent.extend(transmits)
+                writer.put(transmits)
                 continue
             if not self.is_attached or self._is_leaving:
                 break
@@ -191,51 +187,33 @@ class Connection:
                 break
         self._watch()
 
-    def _write(self) -> bool:
-        """One system call; False if it took less than everything. The lock is held meanwhile."""
-        unsent = self._unsent
-        buffers = list(islice(unsent, _BUFFERS_PER_WRITE))
-        try:
-            size = self._socket.sendmsg(buffers, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError as error:
-            if error.errno == errno.ENOBUFS:
-                return False
-            unsent.clear()
-            # What the peer said before it left may still be there to be read.
-            self._read_last()
+    def _write(self, now_ns: int) -> bool:
+        """True if the system took everything."""
+        before = self._writer.written_bytes
+        code = self._writer.write()
+        self._peers.bytes_sent += self._writer.written_bytes - before
+        if code and code not in (errno.EAGAIN, errno.ENOBUFS, errno.EINTR):
+            self._writer.clear()
+            self._read_last(now_ns)
             if not self.is_over:
-                self._fail(f"the connection broke: {error.strerror}", monotonic_ns())
-            return False
-        self._peers.bytes_sent += size
-        for buffer in buffers:
-            if size < len(buffer):
-                if size:
-                    unsent[0] = memoryview(buffer)[size:]
-                return False
-            size -= len(buffer)
-            unsent.popleft()
-        return True
+                self._fail(f"the connection broke: {os.strerror(code)}", now_ns)
+        return not code
 
-    def _read_last(self) -> None:
-        now_ns = monotonic_ns()
-        view = self._peers.read_buffer
-        for _ in range(_BYTES_PER_TURN // len(view)):
-            try:
-                size = self._socket.recv_into(view)
-            except OSError:
+    def _read_last(self, now_ns: int) -> None:
+        """What the peer said before it left."""
+        reader = self._peers.reader
+        for _ in range(_BYTES_PER_TURN // len(reader.data)):
+            size = reader.read(self._fd)
+            if size <= 0 or self.is_over:
                 return
-            if not size or self.is_over:
-                return
-            self.engine.handle_bytes(view[:size], now_ns)
+            self.engine.handle_bytes(reader.data[:size], now_ns)
             self._take_events(now_ns)
 
     def _watch(self) -> None:
         if self.is_over:
             return
         mask = 0 if self._is_paused and not self._is_leaving else select.EPOLLIN
-        if self._unsent:
+        if self._writer.size_bytes:
             mask |= select.EPOLLOUT
         if mask != self._mask:
             self._mask = mask
@@ -297,7 +275,8 @@ class Connection:
     def is_drained(self) -> bool:
         """True if nothing that was sent is left on this side."""
         return self.is_over or not (
-            self._unsent or (self.is_attached and self._peers.pattern.queued_for(self.number))
+            self._writer.size_bytes
+            or (self.is_attached and self._peers.pattern.queued_for(self.number))
         )
 
     def leave(self, now_ns: int) -> None:
@@ -308,9 +287,7 @@ class Connection:
             self.hang_up()
             return
         self._is_leaving = True
-        try:
-            self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
+        if not say_goodbye(self._socket):
             self.hang_up()
             return
         self._leave_ns = now_ns + _GOODBYE_NS
@@ -326,11 +303,9 @@ class Connection:
         if self.is_over:
             return
         last_words = self.engine.take_transmits()
-        if last_words and not self._unsent:
-            try:
-                self._socket.sendmsg(last_words, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            except OSError:
-                pass  # it is gone; nobody is there to read them
+        if last_words:
+            self._writer.put(last_words)
+            self._writer.write()
         was_ready = self.is_attached or self.engine.is_ready
         self.hang_up()
         kind = MonitorKind.DISCONNECTED if was_ready else MonitorKind.HANDSHAKE_FAILED
@@ -347,7 +322,7 @@ class Connection:
         self.engine.close()
         self._peers.unwatch(self._fd)
         self._peers.over(self)
-        self._unsent.clear()
+        self._writer.clear()
         self._socket.close()
 
     def forget(self) -> None:
@@ -463,7 +438,7 @@ class Dialer:
         self._where = endpoint
         self._addresses = addresses
         self._next_address = 0
-        self._attempt: socket.socket | None = None
+        self._attempt: StreamSocket | None = None
         self._due_ns = now_ns
         self._ivl_ns = _first_ivl_ns(peers)
         self.connection: Connection | None = None

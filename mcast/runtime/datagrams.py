@@ -57,7 +57,7 @@ class DatagramPipe:
 
     def _handle_ready(self, now_ns: int, mask: int) -> None:  # noqa: ARG002
         peers = self._peers
-        view = peers.read_buffer
+        view = peers.reader.data
         batch: list[Message] = []
         for _ in range(_DATAGRAMS_PER_TURN):
             try:

@@ -19,7 +19,7 @@ from functools import partial
 from time import monotonic_ns
 from typing import Final, Protocol
 
-from mcast.kernel import Baton, UdpReader
+from mcast.kernel import Baton, StreamReader, UdpReader
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.pipes import Switchboard
 from mcast.runtime.queues import Drive, Waiters
@@ -102,7 +102,7 @@ class Loop:
         self._watched: dict[int, tuple[Link, int, Callable[[int, int], None]]] = {}
         self.switchboard = Switchboard()
         """What the unicast sides of the context's sockets share."""
-        self.read_buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self.stream_reader = StreamReader(_BUFFER_BYTES)
         """For whoever has the switchboard's lock."""
         self._writable: set[int] = set()
         self._mailbox: deque[tuple[Callable[[], None], Link | None]] = deque()

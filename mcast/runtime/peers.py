@@ -112,7 +112,7 @@ class Peers:
         """Set when nothing of it is left in the loop."""
         self.error: TransportError | None = None
         """A bug ended it."""
-        self.read_buffer = loop.read_buffer
+        self.reader = loop.stream_reader
         self.readable = readable
         self.writable = writable
         self._loop = loop

@@ -50,6 +50,7 @@ __all__ = [
     "XSUB",
     "Socket",
     "SocketType",
+    "check_kind",
 ]
 
 
@@ -86,19 +87,19 @@ RADIO: Final = SocketType.RADIO
 DISH: Final = SocketType.DISH
 
 
+DONTWAIT: Final = 1
+NOBLOCK: Final = DONTWAIT
+SNDMORE: Final = 2
+POLLIN: Final = 1
+POLLOUT: Final = 2
+
+
 def check_kind(kind: SocketType, names: Iterable[str]) -> None:
     """Raise OptionError if one of these options belongs to other socket types only."""
     for name in names:
         kinds = KINDS.get(name)
         if kinds is not None and kind.name not in kinds:
             raise OptionError(f"{name} is an option of {', '.join(sorted(kinds))}, not {kind.name}")
-
-
-DONTWAIT: Final = 1
-NOBLOCK: Final = DONTWAIT
-SNDMORE: Final = 2
-POLLIN: Final = 1
-POLLOUT: Final = 2
 
 
 class Socket(OptionAttributes):

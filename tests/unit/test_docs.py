@@ -216,6 +216,7 @@ def test_a_changed_page_is_found_stale() -> None:
 
 def test_every_option_and_reason_is_explained() -> None:
     options = (DOCS / "reference" / "options.md").read_text()
+    options += (DOCS / "reference" / "unicast-options.md").read_text()
     assert [f.name for f in fields(SocketOptions) if f"### {f.name}\n" not in options] == []
     events = (DOCS / "reference" / "events.md").read_text()
     howto = (DOCS / "howto" / "handle-loss.md").read_text()

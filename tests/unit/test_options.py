@@ -9,6 +9,7 @@ import pytest
 
 from mcast.errors import Error, OptionError
 from mcast.options import _OPTIONAL, _RANGES, PROFILES, OptionValue, SocketOptions, Timers
+from mcast.unicast_options import _RANGES as UNICAST_RANGES
 
 SECONDS = ("recovery_ivl", "linger", "coalesce", "repair_deadline", "peer_expiry")
 
@@ -71,13 +72,14 @@ def test_a_wrong_option_is_a_value_error_and_one_of_ours() -> None:
 
 def test_every_number_has_a_range_that_holds_its_default() -> None:
     options = SocketOptions()
+    ranges = {**_RANGES, **UNICAST_RANGES}
     for field in fields(options):
         value = getattr(options, field.name)
-        if isinstance(value, bool | str):
+        if isinstance(value, bool | str | bytes):
             continue
-        low, high = _RANGES[field.name]
+        low, high = ranges[field.name]
         assert value is None or low <= value <= high
-    assert set(_RANGES) <= {field.name for field in fields(options)}
+    assert set(ranges) <= {field.name for field in fields(options)}
 
 
 def test_options_never_change() -> None:
