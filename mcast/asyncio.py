@@ -17,23 +17,42 @@ from types import TracebackType
 from typing import Final, Generic, Literal, Self, TypeVar, overload
 
 from mcast import context as blocking
+from mcast.auth import Authenticator
 from mcast.errors import Again, ClosedError, ForkedError, OptionError
 from mcast.events import Event
+from mcast.monitor import MonitorEvent
 from mcast.options import OptionValue, SocketOptions
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
+from mcast.runtime.monitor import Monitor
 from mcast.runtime.queues import Waiters
-from mcast.sockets import DONTWAIT, POLLIN, BytesLike, SocketType
+from mcast.sockets import DONTWAIT, POLLIN, POLLOUT, BytesLike, SocketType
 from mcast.sockets import Pub as BlockingPub
 from mcast.sockets import Socket as BlockingSocket
 from mcast.sockets import Sub as BlockingSub
 from mcast.sockets.attributes import OptionAttributes
+from mcast.sockets.buffers import topic_bytes
+from mcast.sockets.patterns import PatternSocket as BlockingPatternSocket
 from mcast.stats import Snapshot
 
-__all__ = ["Context", "Pub", "Socket", "Sub"]
+__all__ = ["Context", "PatternSocket", "Pub", "Socket", "Sub"]
 
 _Result = TypeVar("_Result")
 _Sync = TypeVar("_Sync", bound=BlockingSocket)
+
+_PatternType = Literal[
+    SocketType.PAIR,
+    SocketType.REQ,
+    SocketType.REP,
+    SocketType.DEALER,
+    SocketType.ROUTER,
+    SocketType.PULL,
+    SocketType.PUSH,
+    SocketType.XPUB,
+    SocketType.XSUB,
+    SocketType.RADIO,
+    SocketType.DISH,
+]
 
 _STREAK_LIMIT: Final = 256
 """Calls in a row that need not wait, after which other tasks get a turn: a flood of messages must
@@ -58,11 +77,18 @@ class Context:
     @overload
     def socket(self, kind: Literal[SocketType.SUB], **options: OptionValue) -> Sub: ...
     @overload
-    def socket(self, kind: SocketType, **options: OptionValue) -> Pub | Sub: ...
-    def socket(self, kind: SocketType, **options: OptionValue) -> Pub | Sub:
+    def socket(self, kind: _PatternType, **options: OptionValue) -> PatternSocket: ...
+    @overload
+    def socket(self, kind: SocketType, **options: OptionValue) -> Pub | Sub | PatternSocket: ...
+    def socket(self, kind: SocketType, **options: OptionValue) -> Pub | Sub | PatternSocket:
         """A new awaitable socket; see ``mcast.Context.socket``."""
         made = self._context.socket(kind, **options)
-        return Pub(made) if isinstance(made, BlockingPub) else Sub(_as_sub(made))
+        if isinstance(made, BlockingPub):
+            return Pub(made)
+        if isinstance(made, BlockingSub):
+            return Sub(made)
+        assert isinstance(made, BlockingPatternSocket)
+        return PatternSocket(made)
 
     @property
     def closed(self) -> bool:
@@ -112,24 +138,43 @@ class Socket(OptionAttributes, Generic[_Sync]):
         return self.sync._options
 
     def connect(self, url: str) -> None:
-        """See ``mcast.Socket.connect``; ``bind`` is the same."""
+        """See ``mcast.Socket.connect``. A host name is looked up here, and blocks meanwhile."""
         self.sync.connect(url)
+
+    def bind(self, url: str) -> None:
+        """See ``mcast.Socket.bind``."""
+        self.sync.bind(url)
 
     def disconnect(self, url: str) -> None:
         """See ``mcast.Socket.disconnect``; ``unbind`` is the same."""
         self.sync.disconnect(url)
 
-    bind = connect
     unbind = disconnect
+
+    def authenticate(self, authenticator: Authenticator | None) -> None:
+        """See ``mcast.Socket.authenticate``."""
+        self.sync.authenticate(authenticator)
+
+    def monitor(self) -> AsyncIterator[MonitorEvent]:
+        """What happens to the connections from now on; see ``mcast.Socket.monitor``."""
+        return self._watch(self.sync.monitor())
+
+    async def _watch(self, monitor: Monitor) -> AsyncIterator[MonitorEvent]:
+        while True:
+            try:
+                event = await self._until(lambda: monitor.recv(0), monitor.waiters, None)
+            except ClosedError:
+                return
+            yield event
 
     @property
     def last_endpoint(self) -> str:
-        """The endpoint joined last, in canonical spelling; empty before the first."""
+        """The endpoint bound or connected last, in canonical spelling; empty before the first."""
         return self.sync.last_endpoint
 
     @property
     def endpoints(self) -> list[str]:
-        """All endpoints that are joined."""
+        """All endpoints, bound or connected."""
         return self.sync.endpoints
 
     def set(self, name: str, value: OptionValue) -> None:
@@ -157,7 +202,8 @@ class Socket(OptionAttributes, Generic[_Sync]):
             return held
 
         try:
-            return await self._until(attempt, self.sync._waiters, timeout)
+            waiters = [self.sync._waiters_for(flag) for flag in (POLLIN, POLLOUT) if flag & flags]
+            return await self._until(attempt, _Either(waiters), timeout)
         except Again:
             return 0
 
@@ -194,7 +240,7 @@ class Socket(OptionAttributes, Generic[_Sync]):
         return f"<mcast.asyncio of {self.sync!r}>"
 
     async def _until(
-        self, attempt: Callable[[], _Result], waiters: Waiters, timeout: float | None
+        self, attempt: Callable[[], _Result], waiters: Waiters | _Either, timeout: float | None
     ) -> _Result:
         """What ``attempt`` returns as soon as it does not raise Again."""
         self._streak += 1
@@ -357,6 +403,149 @@ class Sub(Socket[BlockingSub]):
             yield event
 
 
+class PatternSocket(Socket[BlockingPatternSocket]):
+    """Every other socket type; see ``mcast.sockets``. ``async for parts in socket`` receives."""
+
+    async def send(self, data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
+        """See ``mcast.sockets.patterns.PatternSocket.send``."""
+        await self._until(
+            lambda: self.sync.send(data, flags | DONTWAIT),
+            self.sync._waiters_for(POLLOUT),
+            0 if flags & DONTWAIT else timeout,
+        )
+
+    async def send_multipart(
+        self, parts: Sequence[BytesLike], flags: int = 0, *, timeout: float | None = None
+    ) -> None:
+        """See ``mcast.sockets.patterns.PatternSocket.send_multipart``."""
+        await self._until(
+            lambda: self.sync.send_multipart(parts, flags | DONTWAIT),
+            self.sync._waiters_for(POLLOUT),
+            0 if flags & DONTWAIT else timeout,
+        )
+
+    async def send_many(
+        self, messages: Iterable[BytesLike], *, timeout: float | None = None
+    ) -> int:
+        """As the blocking one. What was taken before a cancellation stays taken."""
+        batch = list(messages)
+        return await self._send_all(
+            lambda start: self.sync.send_many(batch[start:] if start else batch, timeout=0),
+            len(batch),
+            timeout,
+        )
+
+    async def send_many_multipart(
+        self, messages: Iterable[Sequence[BytesLike]], *, timeout: float | None = None
+    ) -> int:
+        """As ``send_many``, each message a sequence of parts."""
+        batch = list(messages)
+        return await self._send_all(
+            lambda start: self.sync.send_many_multipart(
+                batch[start:] if start else batch, timeout=0
+            ),
+            len(batch),
+            timeout,
+        )
+
+    async def _send_all(
+        self, send_from: Callable[[int], int], count: int, timeout: float | None
+    ) -> int:
+        taken = 0
+
+        def attempt() -> int:
+            nonlocal taken
+            taken += send_from(taken)
+            if taken < count:
+                raise Again("no peer takes a message now")
+            return taken
+
+        try:
+            return await self._until(attempt, self.sync._waiters_for(POLLOUT), timeout)
+        except Again:
+            return taken
+
+    async def recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:
+        """See ``mcast.sockets.patterns.PatternSocket.recv``."""
+        return await self._receive(lambda: self.sync.recv(DONTWAIT), flags, timeout)
+
+    async def recv_multipart(self, flags: int = 0, *, timeout: float | None = None) -> list[bytes]:
+        """See ``mcast.sockets.patterns.PatternSocket.recv_multipart``."""
+        return await self._receive(lambda: self.sync.recv_multipart(DONTWAIT), flags, timeout)
+
+    async def recv_many(self, count: int, *, timeout: float | None = None) -> list[bytes]:
+        """1 to ``count`` messages; one future for all of them, and none where they are there."""
+        return await self._receive(lambda: self.sync.recv_many(count, timeout=0), 0, timeout)
+
+    async def recv_many_multipart(
+        self, count: int, *, timeout: float | None = None
+    ) -> list[list[bytes]]:
+        """As ``recv_many``, each message as the list of its parts."""
+        return await self._receive(
+            lambda: self.sync.recv_many_multipart(count, timeout=0), 0, timeout
+        )
+
+    async def _receive(
+        self, attempt: Callable[[], _Result], flags: int, timeout: float | None
+    ) -> _Result:
+        return await self._until(
+            attempt, self.sync._waiters_for(POLLIN), 0 if flags & DONTWAIT else timeout
+        )
+
+    @property
+    def rcvmore(self) -> bool:
+        """True if the message that ``recv`` began has more parts."""
+        return self.sync.rcvmore
+
+    def subscribe(self, topic: BytesLike | str = b"") -> None:
+        """XSUB, and XPUB with ``xpub_manual``; see there."""
+        self.sync.subscribe(topic)
+
+    def unsubscribe(self, topic: BytesLike | str = b"") -> None:
+        """XSUB, and XPUB with ``xpub_manual``; see there."""
+        self.sync.unsubscribe(topic)
+
+    def join(self, group: BytesLike | str) -> None:
+        """DISH; see ``mcast.Dish.join``. Raises PatternError for others."""
+        self.sync.join(group)
+
+    def leave(self, group: BytesLike | str) -> None:
+        """DISH; see ``mcast.Dish.leave``. Raises PatternError for others."""
+        self.sync.leave(group)
+
+    async def publish(self, group: BytesLike | str, body: BytesLike) -> None:
+        """RADIO: ``send_multipart([group, body])``."""
+        await self.send_multipart([topic_bytes(group), body])
+
+    async def __aiter__(self) -> AsyncIterator[list[bytes]]:
+        """Each message as the list of its parts; ends when the socket closes."""
+        while True:
+            try:
+                message = await self.recv_multipart()
+            except ForkedError:
+                raise
+            except ClosedError:
+                return
+            yield message
+
+
+class _Either:
+    """Several lists of those who wait, as one."""
+
+    def __init__(self, several: Sequence[Waiters]) -> None:
+        self._several = several
+
+    def add(self, callback: Callable[[], None]) -> None:
+        """To each of them; it may be called more than once."""
+        for waiters in self._several:
+            waiters.add(callback)
+
+    def discard(self, callback: Callable[[], None]) -> None:
+        """From each of them."""
+        for waiters in self._several:
+            waiters.discard(callback)
+
+
 class _Notify:
     """Called once in whichever thread wakes the waiters: have the event loop resolve a future."""
 
@@ -390,8 +579,3 @@ async def _ended(loop: Loop, timeout_s: float) -> None:
     finally:
         timer.cancel()
         loop.ended.discard(notify)
-
-
-def _as_sub(made: BlockingSocket) -> BlockingSub:
-    assert isinstance(made, BlockingSub)
-    return made

@@ -260,11 +260,17 @@ def _check_criteria(criteria: Sequence[Criterion], kind: str) -> None:
             raise OptionError(f"--require {name}: {kind} does not measure it; it measures {known}")
 
 
+def _multicast(url: str) -> str:
+    """The same URL. Raises EndpointError for other transports."""
+    if not isinstance(parse_endpoint(url), MulticastEndpoint):
+        raise EndpointError(f"mcast perf measures epgm:// endpoints, not {url}")
+    return url
+
+
 def reply_url(url: str) -> str:
     """The same interface and group with the next port, or the one before the last."""
-    endpoint = parse_endpoint(url)
-    if not isinstance(endpoint, MulticastEndpoint):
-        raise EndpointError(f"mcast perf measures epgm:// endpoints, not {url}")
+    endpoint = parse_endpoint(_multicast(url))
+    assert isinstance(endpoint, MulticastEndpoint)
     port = endpoint.port + 1 if endpoint.port < 65535 else endpoint.port - 1
     return str(
         MulticastEndpoint(
@@ -287,7 +293,7 @@ def _load(arguments: argparse.Namespace) -> Load:
         context["busy_poll"] = True
     is_ping_pong = arguments.kind in ("ping", "pong")
     return Load(
-        url=arguments.url,
+        url=_multicast(arguments.url),
         reply=(arguments.reply or reply_url(arguments.url)) if is_ping_pong else "",
         size=size,
         count=getattr(arguments, "count", None),

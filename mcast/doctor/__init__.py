@@ -28,8 +28,7 @@ from mcast.doctor import (
 from mcast.doctor.finding import Finding, Severity
 from mcast.doctor.machine import Machine, Subject
 from mcast.endpoint import MulticastEndpoint, parse_endpoint
-from mcast.errors import EndpointError
-from mcast.errors import InterfaceError
+from mcast.errors import EndpointError, InterfaceError
 from mcast.net.interfaces import Interface, resolve_interface
 from mcast.options import SocketOptions
 

@@ -166,6 +166,14 @@ class PatternSocket(Socket):
             f"message of {size} bytes; max_msg_size is {self._options.max_msg_size}"
         )
 
+    def join(self, group: BytesLike | str) -> None:
+        """See ``Dish.join``. Raises: PatternError for other types."""
+        self._refuse("join groups", group)
+
+    def leave(self, group: BytesLike | str) -> None:
+        """See ``Dish.leave``. Raises: PatternError for other types."""
+        self._refuse("join groups", group)
+
     # Receiving.
 
     def recv(self, flags: int = 0, *, timeout: float | None = None) -> bytes:

@@ -500,7 +500,7 @@ def test_setting_what_is_no_option_is_an_error_that_lists_the_options(
     ctx: mcast.Context, name: str
 ) -> None:
     for kind in (mcast.PUB, mcast.SUB):
-        with pytest.raises(AttributeError, match=rf"'{name}' is no option.*on_loss, peer_expiry"):
+        with pytest.raises(AttributeError, match=rf"'{name}' is no option.*on_loss, .*peer_expiry"):
             setattr(ctx.socket(kind), name, b"x")
 
 

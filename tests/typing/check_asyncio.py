@@ -15,8 +15,11 @@ async def make() -> None:
         assert_type(ctx.socket(mcast.PUB), mcast.asyncio.Pub)
         assert_type(ctx.socket(mcast.SUB, rcvhwm=10), mcast.asyncio.Sub)
         kind: mcast.SocketType = mcast.SocketType(1)
-        assert_type(ctx.socket(kind), mcast.asyncio.Pub | mcast.asyncio.Sub)
-        ctx.socket(mcast.PUB, rate=b"fast")  # type: ignore[call-overload]
+        assert_type(
+            ctx.socket(kind), mcast.asyncio.Pub | mcast.asyncio.Sub | mcast.asyncio.PatternSocket
+        )
+        assert_type(ctx.socket(mcast.DEALER), mcast.asyncio.PatternSocket)
+        ctx.socket(mcast.PUB, rate=[1])  # type: ignore[call-overload]
         await ctx.term(0.1)
     with mcast.asyncio.Context() as wrong:  # type: ignore[attr-defined]
         print(wrong)

@@ -23,7 +23,7 @@ def make() -> None:
         assert_type(ctx.stats(), dict[str, object])
         assert_type(ctx.closed, bool)
         ctx.socket("PUB")  # type: ignore[call-overload]
-        ctx.socket(mcast.PUB, rate=b"fast")  # type: ignore[call-overload]
+        ctx.socket(mcast.PUB, rate=[1])  # type: ignore[call-overload]
         ctx.term(0.1)
 
 
@@ -82,7 +82,7 @@ def options(socket: mcast.Socket) -> None:
     socket.on_los = "raise"  # type: ignore[attr-defined]
     socket.set("rate", 1e6)
     socket.set("rate", [1])  # type: ignore[arg-type]
-    assert_type(socket.get("rate"), float | int | bool | str | None)
+    assert_type(socket.get("rate"), float | int | bool | str | bytes | None)
     assert_type(socket.endpoints, list[str])
     assert_type(socket.stats(), dict[str, int | float])
 

@@ -24,6 +24,7 @@ BASES: dict[str, tuple[type[BaseException], ...]] = {
     "InterfaceError": (mcast.EndpointError,),
     "PatternError": (mcast.Error,),
     "TransportError": (mcast.Error, OSError),
+    "UnroutableError": (mcast.PatternError,),
 }
 
 

@@ -139,7 +139,7 @@ BAD_COMMAND_LINES = {
     "demo --plant nothing": "--plant: invalid choice",
     "demo --seed one": "--seed: invalid int value",
     "sub nonsense": "nonsense",
-    "sub tcp://127.0.0.1:5555": "tcp://",
+    "sub tcp://127.0.0.1": "tcp://",
     "sub epgm://no-such-interface;239.192.1.1:5555": "no-such-interface",
     "pub epgm://lo;10.0.0.1:5555": "10.0.0.1",
 }
