@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 from collections import deque
 
-from mcast.kernel.reference_flow import Stop
 from mcast.kernel.reference_zmtp import FrameError, checked_parts
 
 cimport cython
@@ -178,9 +177,6 @@ __all__ = [
     "ReceiveSlots",
     "SendGate",
     "SendSchedule",
-    "Stop",
-    "StreamGate",
-    "StreamIntake",
     "StreamReader",
     "StreamWriter",
     "TokenBucket",
@@ -249,6 +245,4 @@ include "pace.pxi"
 include "receive.pxi"
 include "udp.pxi"
 include "gates.pxi"
-include "wait.pxi"
 include "intake.pxi"
-include "flow.pxi"

@@ -128,7 +128,7 @@ class ZmtpEngine:
         if self._state is _State.OVER or not len(data):
             return
         self.counters.bytes_received += len(data)
-        self._heartbeat.handle_bytes()
+        self._heartbeat.handle_bytes(now_ns)
         try:
             try:
                 if self._state is _State.GREETING:

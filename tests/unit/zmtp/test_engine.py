@@ -394,17 +394,28 @@ def test_ping_is_answered_with_its_context_whatever_the_version(version: bytes) 
     assert end.take_sent() == PONG + command(b"PONG", b"context") + command(b"PONG", bytes(16))
 
 
-def test_peers_ttl_holds_until_anything_comes() -> None:
+def test_peers_ttl_begins_anew_with_whatever_comes() -> None:
     end = ready_end("PUB").hear(ping(5))
     end.run(499 * MS)
-    end.hear(ping(5))
+    end.hear(subscribe(b"A")[:3])  # part of a frame is a sign of life
     end.run(499 * MS)
-    end.hear(subscribe(b"A"))
+    assert end.failure is None
+    end.run(MS)
+    assert end.failure is FailureReason.TTL_EXPIRED
+
+
+def test_peers_ttl_ends_with_a_ping_that_names_none() -> None:
+    end = ready_end("PUB").hear(ping(5) + ping(0))
     end.run(10 * S)
     assert end.failure is None
-    end.hear(ping(5))
-    end.run(500 * MS)
-    assert end.failure is FailureReason.TTL_EXPIRED
+
+
+def test_peers_ttl_holds_however_what_follows_the_ping_was_cut() -> None:
+    together = ready_end("PUB").hear(ping(5) + subscribe(b"A"))
+    apart = ready_end("PUB").hear(ping(5), subscribe(b"A"))
+    for end in (together, apart):
+        end.run(10 * S)
+        assert end.failure is FailureReason.TTL_EXPIRED
 
 
 def test_longest_ttl_is_taken_for_what_it_says() -> None:

@@ -1,0 +1,53 @@
+"""Programs of calls for both kernels, drawn from the input: ``tests.fuzz.kernel_differential``.
+
+Machines that use sockets and clocks stay with that script: an input must mean the same each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from types import ModuleType, SimpleNamespace
+
+from mcast.kernel import reference
+from tests.fuzz import kernel_differential as differential
+from tests.fuzz.target import ByteDice, Target
+
+_NEED_SOCKETS = {"gate", "intake", "stream"}
+NAMES = [name for name in differential.MACHINES if name not in _NEED_SOCKETS]
+
+_other: ModuleType | SimpleNamespace
+try:
+    _other = differential.native()
+except ImportError:
+    _other = reference
+
+
+def run(data: bytes) -> None:
+    """The first byte picks the machine, the others are its dice."""
+    machine = differential.MACHINES[NAMES[(data[0] if data else 0) % len(NAMES)]]
+    differential.compare(machine, machine.program(ByteDice(data[1:])), reference, _other)
+
+
+def seeds() -> Iterator[bytes]:
+    """Some bytes for each machine."""
+    for number, _ in enumerate(NAMES):
+        for step in (1, 7, 37, 101):
+            yield bytes((number,)) + bytes(place * step % 251 for place in range(120))
+
+
+def _put(name: str) -> None:
+    global _other
+    _other = differential.planted(name)
+
+
+_FITTING = {
+    "checksum-zero",
+    "generous-bucket",
+    "late-trail",
+    "stored-repair",
+    "torn-inbox",
+}
+PLANTS = {name: partial(_put, name) for name in differential.PLANTS if name in _FITTING}
+
+TARGET = Target(run, seeds, PLANTS, max_bytes=400)
