@@ -33,6 +33,8 @@ from mcast.monitor import MonitorEvent, MonitorKind
 from mcast.net.multicast import BufferWarning
 from mcast.options import PROFILES, SocketOptions, Timers
 from mcast.poller import Poller
+from mcast.proxy import Proxy, proxy, proxy_steerable
+from mcast.runtime.keys import curve_keypair, curve_public
 from mcast.sockets import (
     DEALER,
     DISH,
@@ -117,6 +119,7 @@ __all__ = [
     "PeerLeft",
     "PeerRestarted",
     "Poller",
+    "Proxy",
     "Pub",
     "Pull",
     "Push",
@@ -135,6 +138,10 @@ __all__ = [
     "Xsub",
     "__version__",
     "allow",
+    "curve_keypair",
+    "curve_public",
+    "proxy",
+    "proxy_steerable",
 ]
 
 __version__ = "0.1.0"

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 import mcast
-from mcast.cli import demo, doctor, perf, pub, sub
+from mcast.cli import demo, doctor, keygen, perf, pub, sub
 from mcast.cli.arguments import ArgumentParser
 from mcast.cli.terminal import EXIT_ARGUMENTS, EXIT_FAILURE, EXIT_UNMET, say
 
@@ -69,7 +69,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="mcast", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"mcast {mcast.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for command in (pub, sub, demo, perf, doctor):
+    for command in (pub, sub, demo, perf, doctor, keygen):
         command.add_parser(commands)
     return parser
 

@@ -11,6 +11,9 @@ from mcast.kernel.reference import ReceiveGate as ReceiveGate
 from mcast.kernel.reference import ReceiveSlots as ReceiveSlots
 from mcast.kernel.reference import SendGate as SendGate
 from mcast.kernel.reference import SendSchedule as SendSchedule
+from mcast.kernel.reference import Stop as Stop
+from mcast.kernel.reference import StreamGate as StreamGate
+from mcast.kernel.reference import StreamIntake as StreamIntake
 from mcast.kernel.reference import StreamReader as StreamReader
 from mcast.kernel.reference import StreamWriter as StreamWriter
 from mcast.kernel.reference import TokenBucket as TokenBucket

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from collections import deque
 
+from mcast.kernel.reference_flow import Stop
 from mcast.kernel.reference_zmtp import FrameError, checked_parts
 
 cimport cython
@@ -177,6 +178,9 @@ __all__ = [
     "ReceiveSlots",
     "SendGate",
     "SendSchedule",
+    "Stop",
+    "StreamGate",
+    "StreamIntake",
     "StreamReader",
     "StreamWriter",
     "TokenBucket",
@@ -245,4 +249,6 @@ include "pace.pxi"
 include "receive.pxi"
 include "udp.pxi"
 include "gates.pxi"
+include "wait.pxi"
 include "intake.pxi"
+include "flow.pxi"

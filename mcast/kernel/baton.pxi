@@ -11,6 +11,7 @@ cdef struct Lease:  # of a descriptor, to a thread that waits for messages
     int fd
     volatile long long used_ns
     volatile long long due_ns  # when the owner has something to do; whoever reads does it
+    uint32_t kept_events  # that the loop thread watches for all the same
 
 
 cdef struct SendTimer:  # of a schedule whose gate moves it
@@ -63,13 +64,25 @@ cdef class Baton:
 
     def attend(self, SendSchedule schedule not None):
         """As ``reference.Baton.attend``; True while there is room for another."""
+        cdef SendTimer *timer = self._new_timer()
+        if timer == NULL:
+            return False
+        schedule._attend(self, timer)
+        return True
+
+    cdef SendTimer *_new_timer(self) noexcept:
+        """A place for the timer of a gate; NULL if there are too many of them."""
         cdef int index
+        cdef SendTimer *timer
         for index in range(WATCH_COUNT):
-            if not self._timers[index].is_used:
-                schedule._attend(self, &self._timers[index])
+            timer = &self._timers[index]
+            if not timer.is_used:
+                timer.due_ns = NEVER
+                timer.sent_packets = timer.seen_packets = 0
+                timer.is_used = 1
                 self._timer_count = max(self._timer_count, index + 1)
-                return True
-        return False
+                return timer
+        return NULL
 
     def poll(self, long long timeout_ns):
         """As ``reference.Baton.poll``."""
@@ -196,7 +209,7 @@ cdef class Baton:
 
     cdef bint _lend(self, Lease *lease) noexcept:
         """Leave a descriptor to the thread that asks; the loop thread is to be woken then."""
-        if not self._watch(lease.fd, 0):
+        if not self._watch(lease.fd, lease.kept_events):
             return False
         lease.used_ns = _now()
         lease.is_lent = 1
@@ -216,7 +229,7 @@ cdef class Baton:
                 lease.due_ns = NEVER  # the loop has its own timer for it, and does it now
             if lease.is_lent and not lease.is_asleep and now_ns >= lease.used_ns + LEASE_NS:
                 lease.is_lent = 0
-                self._watch(lease.fd, EPOLLIN)
+                self._watch(lease.fd, EPOLLIN | lease.kept_events)
 
     cdef bint _watch(self, int fd, uint32_t events) noexcept:
         cdef epoll_event event

@@ -220,7 +220,7 @@ cdef class Inbox:
     cdef Py_ssize_t _count
     cdef public bint hold
     cdef public Baton baton
-    cdef Intake _intake
+    cdef _Source _intake
     cdef public Py_ssize_t limit
     cdef readonly long long put_count
 
@@ -238,7 +238,7 @@ cdef class Inbox:
         return self._intake
 
     @intake.setter
-    def intake(self, Intake intake):
+    def intake(self, _Source intake):
         self._settle()
         self._intake = intake
 
@@ -308,7 +308,7 @@ cdef class Inbox:
         cdef object chunks, fresh_chunks = deque()
         cdef list head, fresh_head = []
         if self._intake is not None:
-            self._intake._held_count = 0
+            self._intake._drop_held()
         chunks = self._chunks
         head = self._head
         self._count = 0
@@ -358,7 +358,7 @@ cdef class ReceiveGate:
     def recv(self, flags=0, *, timeout=None):
         """As ``reference.ReceiveGate.recv``."""
         cdef Inbox inbox = self._inbox
-        cdef Intake intake
+        cdef _Source intake
         message = inbox._get_plain()
         while message is None:
             intake = inbox._intake

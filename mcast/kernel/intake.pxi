@@ -6,16 +6,6 @@ cdef enum:
     HELD_COUNT = 16
     LARGE_READS = 2  # runs of up to 64 KiB: what is handed on should still be in the cache
     KEY_BYTES = 24
-    SPINS_PER_LOOK = 64
-
-cdef object TRY_S = 0.001
-
-
-cdef enum Waited:
-    LONG_WAY = -1
-    TIMED_OUT = 0
-    READY = 1
-
 
 cdef struct Held:  # a run that was checked and has yet to be decoded
     int slab
@@ -27,8 +17,7 @@ cdef struct Held:  # a run that was checked and has yet to be decoded
 
 
 @cython.final
-@cython.no_gc_clear  # _lease points into the baton
-cdef class Intake:
+cdef class Intake(_Source):
     """As ``reference.Intake``; this one does wait.
 
     What a waiting thread has read is checked at once and decoded as it is asked for: a message is
@@ -39,68 +28,27 @@ cdef class Intake:
     """
 
     cdef UdpReader _reader
-    cdef Inbox _inbox
-    cdef Baton _baton
     cdef dict _streams
-    cdef object _acquire
-    cdef object _release
-    cdef object _rest
     cdef object _overrun
-    cdef object _settled
-    cdef object _share
-    cdef object _driver
-    cdef object _drive
-    cdef object _give_up
-    cdef bint _spins
-    cdef int _fd
-    cdef Lease *_lease  # in the baton; NULL: none was to be had
-    cdef int _bell_fd
-    cdef bint _is_led
     cdef bint _was_large
-    cdef bint _is_decoding
     cdef Held _held[HELD_COUNT]
     cdef list _held_slots  # of each of them the ReceiveSlots
-    cdef int _held_count
     cdef int _held_at
     cdef object _made
     cdef list _odd  # leftovers that say no more than that a source is to be looked at, or None
     cdef bytes _key
     cdef uint8_t _raw_key[KEY_BYTES]
-    cdef public bint is_open
-    cdef public bint is_stale
-    cdef readonly Py_ssize_t size_bytes
 
     def __cinit__(
         self, int fd, Inbox inbox not None, dict streams not None, *, lock, Baton baton not None,
         rest, overrun, settled, share, driver=None
     ):
-        self._bell_fd = -1
-        self._fd = fd
-        self._lease = baton._new_lease(fd)
+        self._attach(fd, inbox, lock, baton, rest, settled, share, driver)
         self._reader = UdpReader(16)
-        self._inbox = inbox
-        self._baton = baton
         self._streams = streams
-        self._acquire = lock.acquire
-        self._release = lock.release
-        self._rest = rest
         self._overrun = overrun
-        self._settled = settled
-        self._share = share
-        self._driver = driver
-        if driver is not None:
-            self._drive = driver.lock.acquire
-            self._give_up = driver.lock.release
-            self._spins = driver.spins
         self._key = b""
         self._held_slots = [None] * HELD_COUNT
-        self.is_open = True
-
-    def __dealloc__(self):
-        if self._bell_fd >= 0:
-            close(self._bell_fd)
-        if self._lease != NULL:
-            self._lease.is_used = 0
 
     @property
     def overflow_count(self):
@@ -110,40 +58,6 @@ cdef class Intake:
     def read(self, long long now_ns):
         """As ``reference.Intake.read``."""
         return self._read(now_ns, False)
-
-    def wait(self, long long timeout_ns):
-        """As ``reference.Intake.wait``."""
-        cdef Waited waited = self._wait(timeout_ns)
-        return None if waited == LONG_WAY else waited == READY
-
-    def settle(self):
-        """As ``reference.Intake.settle``."""
-        self._settle()
-
-    cdef inline int _settle(self) except -1:
-        if self._held_count:
-            self._decode_all()
-        return 0
-
-    def ring(self):
-        """As ``reference.Intake.ring``."""
-        cdef uint64_t one = 1
-        if self._lease != NULL and self._lease.is_asleep and self._bell_fd >= 0:
-            write(self._bell_fd, &one, sizeof(one))
-
-    def close(self):
-        """As ``reference.Intake.close``."""
-        self.is_open = False
-        if self._lease != NULL:
-            self._lease.is_lent = 0
-        self.ring()
-        if not self._is_led:
-            self._close_bell()  # else the thread that may be asleep with it does
-
-    cdef void _close_bell(self) noexcept:
-        if self._bell_fd >= 0:
-            close(self._bell_fd)
-            self._bell_fd = -1
 
     cdef list _read(self, long long now_ns, bint is_lazy):
         cdef UdpReader reader = self._reader
@@ -319,6 +233,10 @@ cdef class Intake:
         self._inbox._put(messages)
         return 0
 
+    cdef int _drop_held(self) except -1:
+        self._held_count = 0
+        return 0
+
     cdef object _get_plain(self):
         """The next message of what is held, if it has one part; else it is in the inbox."""
         cdef object made
@@ -350,179 +268,18 @@ cdef class Intake:
             self._key = PyBytes_FromStringAndSize(<const char *>raw, size)
         return 0
 
-    cdef Waited _wait(self, long long timeout_ns) except? LONG_WAY:
-        cdef long long deadline_ns = NEVER
-        cdef Waited waited
-        if self._is_led or timeout_ns == 0 or self._is_barred():
-            return LONG_WAY
-        if timeout_ns > 0:
-            deadline_ns = _now() + min(timeout_ns, NEVER // 2)
-        self._is_led = True
-        try:
-            if self._driver is None:
-                waited = self._wait_beside_loop(deadline_ns)
-            else:
-                waited = self._wait_driving(deadline_ns)
-        finally:
-            self._is_led = False
-            if not self.is_open:
-                self._close_bell()
-        self._share()  # others may wait in another way, and nobody else tells them
-        return waited
-
-    cdef inline bint _is_barred(self) noexcept:
-        return (
-            self._inbox.hold
-            or not self.is_open
-            or self._is_decoding
-            or self._inbox._intake is not self
-        )
-
-    cdef Waited _wait_beside_loop(self, long long deadline_ns) except? LONG_WAY:
-        cdef Lease *lease = self._lease
-        cdef pollfd fds[2]
-        cdef timespec limit
-        cdef timespec *until
-        cdef long long left_ns, slept_ns, woken_ns
-        cdef uint64_t rings
-        cdef int count, code, took
-        if lease == NULL:
-            return LONG_WAY
-        if self._bell_fd < 0:
-            self._bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-            if self._bell_fd < 0:
-                return LONG_WAY
-        while True:
-            PyErr_CheckSignals()
-            if self._is_barred():
-                return LONG_WAY
-            if not lease.is_lent:
-                if not self._baton._lend(lease):
-                    return LONG_WAY
-                self._baton.wake()  # the loop thread has to know
-            took = self._pump()
-            lease.used_ns = _now()
-            if self._inbox._count or self._held_count:
-                return READY
-            if took < 0:
-                return LONG_WAY
-            if took > 0:
-                self._baton._spend(self.size_bytes)
-                continue
-            if self._is_barred():
-                return LONG_WAY
-            until = NULL
-            if deadline_ns != NEVER:
-                left_ns = deadline_ns - lease.used_ns
-                if left_ns <= 0:
-                    return TIMED_OUT
-                limit.tv_sec = left_ns // 1_000_000_000
-                limit.tv_nsec = left_ns % 1_000_000_000
-                until = &limit
-            fds[0].fd = lease.fd
-            fds[1].fd = self._bell_fd
-            fds[0].events = fds[1].events = POLLIN
-            fds[0].revents = fds[1].revents = 0
-            lease.is_asleep = 1
-            with nogil:
-                count = ppoll(fds, 2, until, NULL)
-                code = errno
-                woken_ns = _now()
-                slept_ns = woken_ns - lease.used_ns
-                lease.used_ns = woken_ns
-            lease.is_asleep = 0
-            if slept_ns > 2 * LEASE_NS:
-                self._baton.wake()  # the loop thread is to look soon whether we stay away
-            if count < 0:
-                if code != EINTR:
-                    return LONG_WAY
-                PyErr_CheckSignals()
-            elif fds[1].revents:
-                if self._bell_fd >= 0:
-                    read(self._bell_fd, &rings, sizeof(rings))
-                return LONG_WAY
-
-    cdef Waited _wait_driving(self, long long deadline_ns) except? LONG_WAY:
-        cdef Baton baton = self._baton
-        cdef epoll_event events[EVENT_COUNT]
-        cdef long long now_ns
-        cdef unsigned int spin_count = 0
-        cdef long count = 0
-        cdef int took
-        if self._drive(False) is not True:
-            return LONG_WAY
-        try:
-            while True:
-                PyErr_CheckSignals()
-                if self._is_barred():
-                    return LONG_WAY
-                took = self._pump()
-                if self._inbox._count or self._held_count:
-                    return READY
-                if took < 0:
-                    return LONG_WAY
-                if took > 0:
-                    self._baton._spend(self.size_bytes)
-                    continue
-                if self._is_barred():
-                    return LONG_WAY
-                now_ns = _now()
-                if now_ns >= baton.due_ns:
-                    self._driver.turn()
-                elif now_ns >= deadline_ns:
-                    return TIMED_OUT
-                elif self._spins:
-                    spin_count += 1
-                    if spin_count % SPINS_PER_LOOK == 0:
-                        with nogil:
-                            count = baton._poll_once(events, 0)
-                        if self._are_others(events, count):
-                            self._driver.turn()
-                else:
-                    baton.sleeps_until_ns = min(deadline_ns, baton.due_ns)
-                    with nogil:
-                        count = baton._poll_once(events, min(deadline_ns, baton.due_ns) - now_ns)
-                    baton.sleeps_until_ns = 0
-                    if self._are_others(events, count):
-                        self._driver.turn()
-        finally:
-            self._give_up()
-
-    cdef bint _are_others(self, epoll_event *events, long count) noexcept:
-        cdef long index
-        for index in range(count):
-            if events[index].data.fd != self._fd:
-                return True
-        return False
-
-    cdef int _pump(self) except? -1:
-        """Read once, under the lock: 1 if something came, 0 if not, -1 if that cannot be now."""
+    cdef int _take_in(self, long long now_ns, bint is_due) except -1:
         cdef list rest
-        cdef long long now_ns
-        cdef long long due_ns
-        cdef bint is_odd = False
-        if self._acquire(False) is not True and self._acquire(True, TRY_S) is not True:
-            return -1
+        cdef bint is_odd = is_due
+        if is_due:
+            self._settle()
+            self._rest(now_ns, [])
         try:
-            if not self.is_open:
-                return -1
-            now_ns = _now()
-            if self.is_stale or (self._lease != NULL and now_ns >= self._lease.due_ns):
-                is_odd = True
-                self._settle()
-                self._rest(now_ns, [])
-            try:
-                rest = self._read(now_ns, True)
-            except OSError:
-                return -1  # the loop meets it, too, and counts it
-            if rest:
-                is_odd = True
-                self._settle()
-                self._rest(now_ns, rest)
-        finally:
-            self._release()
-        if is_odd:
-            due_ns = self._settled()
-            if self._lease != NULL:
-                self._lease.due_ns = due_ns
-        return self.size_bytes > 0
+            rest = self._read(now_ns, True)
+        except OSError:
+            return NOT_NOW  # the loop meets it, too, and counts it
+        if rest:
+            is_odd = True
+            self._settle()
+            self._rest(now_ns, rest)
+        return is_odd

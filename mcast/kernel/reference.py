@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mcast.kernel.reference_flow import Stop, StreamGate, StreamIntake
 from mcast.kernel.reference_frames import (
     Buffer,
     FrameDecoder,
@@ -52,6 +53,9 @@ __all__ = [
     "ReceiveSlots",
     "SendGate",
     "SendSchedule",
+    "Stop",
+    "StreamGate",
+    "StreamIntake",
     "StreamReader",
     "StreamWriter",
     "TokenBucket",

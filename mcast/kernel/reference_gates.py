@@ -17,6 +17,7 @@ from mcast.kernel.reference_pace import SendSchedule
 
 if TYPE_CHECKING:
     from mcast.kernel.reference import TransmitSlots
+    from mcast.kernel.reference_flow import StreamIntake
     from mcast.kernel.reference_intake import Intake
 
 __all__ = ["Inbox", "ReceiveGate", "SendGate"]
@@ -88,7 +89,7 @@ class Inbox:
         """Most messages that may wait, for whoever puts; the inbox takes what it is given."""
         self.put_count = 0
         """Messages ever put."""
-        self.intake: Intake | None = None
+        self.intake: Intake | StreamIntake | None = None
         """Where a ``ReceiveGate`` may wait for more, if the inbox has one source only."""
 
     def __len__(self) -> int:

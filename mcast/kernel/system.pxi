@@ -36,6 +36,7 @@ cdef extern from "<poll.h>" nogil:
     ctypedef unsigned long nfds_t
     int ppoll(pollfd *fds, nfds_t count, const timespec *timeout, const void *mask)
     const short POLLIN
+    const short POLLOUT
 
 
 cdef extern from "<unistd.h>" nogil:

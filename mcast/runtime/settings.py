@@ -62,21 +62,26 @@ def security_of(options: SocketOptions) -> Security:
     if options.curve_server:
         if not options.curve_secretkey:
             raise OptionError("curve_server needs curve_secretkey; `mcast keygen` makes a pair")
-        server = CurveServer(options.curve_secretkey)
+        server = CurveServer(_key(options.curve_secretkey))
         _check_public_key(options, server.public_key)
         return server
     if options.curve_serverkey:
         if not options.curve_secretkey:
             raise OptionError("curve_serverkey needs curve_secretkey; `mcast keygen` makes a pair")
-        client = CurveClient(options.curve_serverkey, options.curve_secretkey)
+        client = CurveClient(_key(options.curve_serverkey), _key(options.curve_secretkey))
         _check_public_key(options, client.public_key)
         return client
     return Null()
 
 
 def _check_public_key(options: SocketOptions, public_key: bytes) -> None:
-    if options.curve_publickey and curve_key(options.curve_publickey) != public_key:
+    if options.curve_publickey and curve_key(_key(options.curve_publickey)) != public_key:
         raise OptionError("curve_publickey is not that of curve_secretkey")
+
+
+def _key(key: str | bytes) -> str | bytes:
+    """As it is; pyzmq's keys are Z85 in bytes."""
+    return key.decode("ascii", "replace") if isinstance(key, bytes) and len(key) == 40 else key
 
 
 def _ns(seconds: float) -> int:

@@ -825,6 +825,114 @@ def stream_run(kernel: Kernel, program: Program) -> Iterator[object]:
         yield writer.write(), writer.size_bytes, reader.read(here.fileno())
 
 
+def flow_program(dice: Dice) -> Program:
+    """A socket with one peer: what is sent by its gate, and what comes to its inbox."""
+    program: Program = [("new", dice.choice((5, 300, 100_000)), dice.choice((1, 3, 1000)))]
+    for _ in range(dice.randrange(1, 25)):
+        kind = dice.randrange(14)
+        batch: list[Any] = [some_zmtp_message(dice) for _ in range(dice.randrange(6))]
+        if kind < 3:
+            program.append(("send", some_part(dice)))
+        elif kind == 3:
+            program.append(("send", dice.choice(("text", bytearray(b"a"), bytes(9000)))))
+        elif kind < 6:
+            program.append(("send_many", [some_part(dice) for _ in range(dice.randrange(9))]))
+        elif kind == 6:
+            program.append(("open", dice.randrange(2)))
+        elif kind == 7:
+            program.append(("filter", some_prefixes(dice)))
+        elif kind == 8:
+            program.append(("put", reference.encode_messages(batch)))
+        elif kind == 9:
+            program.append(("take", dice.choice((1, 3, 1000))))
+        else:
+            program += [("come", piece) for piece in some_zmtp_pieces(dice, batch)]
+            program.append(("read",))
+    return program
+
+
+def flow_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    _, max_message_bytes, message_limit = program[0]
+    inbox = kernel.Inbox()
+    inbox.limit = 10
+    here, there = socket.socketpair()
+    with here, there, contextlib.closing(select.epoll()) as epoll:
+        there.setblocking(False)
+        baton = kernel.Baton(epoll.fileno())
+        writer = kernel.StreamWriter(here.fileno())
+
+        def slow(data: bytes, flags: int = 0, *, timeout: float | None = None) -> None:
+            if not isinstance(data, bytes | bytearray):
+                raise TypeError("no message")
+            if gate.topic_filter is None or gate.topic_filter.match(data):
+                writer.append([bytes(data)])
+                writer.write()
+
+        def slow_many(messages: list[bytes], *, timeout: float | None = None) -> int:
+            for message in messages:
+                slow(message)
+            return len(messages)
+
+        gate = kernel.StreamGate(
+            writer,
+            max_message_bytes=max_message_bytes,
+            message_limit=message_limit,
+            coalesce_ns=50_000,
+            blocks=True,
+            baton=baton,
+            attended=False,
+            failed=lambda: None,
+            slow=slow,
+            slow_many=slow_many,
+        )
+        scanner = kernel.FrameScanner(70_000, 4, 300)
+        intake = kernel.StreamIntake(
+            here.fileno(),
+            scanner,
+            inbox,
+            lock=threading.Lock(),
+            baton=baton,
+            rest=lambda *_: None,
+            settled=lambda: NEVER,
+            share=lambda: None,
+        )
+        for step in program:
+            result: object = None
+            match step:
+                case ("send", message):
+                    result = outcome(gate.send, message)
+                case ("send_many", batch):
+                    result = outcome(gate.send_many, list(batch))
+                case ("open", is_open):
+                    gate.is_open = bool(is_open)
+                    gate.topic_filter = None
+                case ("filter", prefixes):
+                    gate.topic_filter = kernel.TopicFilter(prefixes)
+                    scanner.topic_filter = kernel.TopicFilter(prefixes)
+                case ("put", buffers):
+                    writer.put(buffers)
+                case ("come", data):
+                    there.send(data)
+                case ("read",):
+                    stop = intake.read()
+                    result = str(stop) if isinstance(stop, reference.FrameError) else stop
+                    if isinstance(stop, reference.FrameError):
+                        return
+                case ("take", count):
+                    result = outcome(inbox.get_many, count)
+            arrived = b""
+            while gate.flush() or writer.size_bytes:
+                arrived += there.recv(1 << 20)
+            with contextlib.suppress(BlockingIOError):
+                arrived += there.recv(1 << 20)
+            yield (
+                result,
+                arrived,
+                (intake.size_bytes, intake.received_bytes, inbox.put_count),
+                (gate.due_ns, gate.error, gate.is_open),
+            )
+
+
 MACHINES = {
     "plain": Machine(plain_program, plain_run),
     "transmit": Machine(transmit_program, transmit_run),
@@ -834,6 +942,7 @@ MACHINES = {
     "gate": Machine(gate_program, gate_run),
     "intake": Machine(intake_program, intake_run),
     "pace": Machine(pace_program, pace_run),
+    "flow": Machine(flow_program, flow_run),
     "stream": Machine(stream_program, stream_run),
     "zmtp": Machine(zmtp_program, zmtp_run),
 }
@@ -923,6 +1032,14 @@ class _Forgetful(reference.StreamWriter):
             self._first_done_bytes = 0
 
 
+class _Deaf(reference.StreamIntake):
+    """Goes on behind a command."""
+
+    def read(self) -> reference.Stop:
+        stop = super().read()
+        return super().read() if isinstance(stop, bytes) else stop
+
+
 class _Blind(reference.FrameScanner):
     """Looks at a long frame's flags only when the whole head is there."""
 
@@ -936,6 +1053,7 @@ PLANTS: dict[str, dict[str, object]] = {
     "blind-scanner": {"FrameScanner": _Blind},
     "careless-gate": {"SendGate": _Careless},
     "greedy-intake": {"Intake": _Greedy},
+    "deaf-intake": {"StreamIntake": _Deaf},
     "forgetful-writer": {"StreamWriter": _Forgetful},
     "generous-bucket": {"TokenBucket": _Generous},
     "torn-inbox": {"Inbox": _Torn},

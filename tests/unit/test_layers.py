@@ -39,6 +39,7 @@ LAYERS = {
     "runtime": 4,
     "context": 5,
     "poller": 5,
+    "proxy": 5,
     "sockets": 5,
     "asyncio": 5,
     "doctor": 5,
