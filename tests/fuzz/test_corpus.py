@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import targets
+from tests.fuzz import kernel_differential, targets
 from tests.fuzz.target import CORPUS, corpus
+from tests.fuzz.targets import kernel
 
 pytestmark = pytest.mark.kernel_independent  # those whom it concerns run on both
 
@@ -28,6 +29,10 @@ def test_every_target_has_inputs_a_plant_and_a_size() -> None:
         target = targets.load(name)
         assert target.plants, name
         assert all(path.stat().st_size <= target.max_bytes for path in corpus(name)), name
+
+
+def test_the_kernel_target_has_every_machine_that_needs_no_socket() -> None:
+    assert set(kernel.NAMES) | kernel.NEED_SOCKETS == set(kernel_differential.MACHINES)
 
 
 def test_the_corpora_stay_small() -> None:
