@@ -351,11 +351,13 @@ class ZmtpEngine:
                 self._handle_handshake_untrusted(command, now_ns)
 
     def _handle_command_untrusted(self, command: bytes, now_ns: int) -> None:
+        if self._add_verb:
+            # A message may be a subscription, and one too many: then nothing behind it counts.
+            self._flush_untrusted()
         name, data = split_untrusted(command)
         if name == PING:
             self._answer_ping_untrusted(data, now_ns)
         elif name in (self._add_verb, self._remove_verb):
-            self._flush_untrusted()  # messages and subscriptions keep their order
             self._change_topic_untrusted(name == self._add_verb, data)
         elif name != PONG:
             self.counters.commands_ignored += 1
