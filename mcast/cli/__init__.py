@@ -12,9 +12,21 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import Final
 
 import mcast
-from mcast.cli import demo, doctor, keygen, perf, pub, sub
+from mcast.cli import (
+    demo,
+    doctor,
+    dump,
+    ifaces,
+    join,
+    keygen,
+    perf,
+    pub,
+    send,
+    sub,
+)
 from mcast.cli.arguments import ArgumentParser
 from mcast.cli.terminal import EXIT_ARGUMENTS, EXIT_FAILURE, EXIT_UNMET, say
 
@@ -34,6 +46,20 @@ examples:
   mcast sub "epgm://lo;239.192.1.1:5555" --topic AAPL
   echo "AAPL 189.20" | mcast pub "epgm://lo;239.192.1.1:5555"
 """
+
+# One a line, so that those who add one don't meet.
+_COMMANDS: Final = (
+    pub,
+    sub,
+    demo,
+    perf,
+    doctor,
+    ifaces,
+    join,
+    send,
+    dump,
+    keygen,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +95,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="mcast", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"mcast {mcast.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for command in (pub, sub, demo, perf, doctor, keygen):
+    for command in _COMMANDS:
         command.add_parser(commands)
     return parser
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic_ns
+from time import monotonic_ns, time_ns
 
-__all__ = ["monotonic_ns"]
+__all__ = ["monotonic_ns", "time_ns"]

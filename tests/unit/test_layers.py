@@ -43,6 +43,7 @@ LAYERS = {
     "sockets": 5,
     "asyncio": 5,
     "doctor": 5,
+    "raw": 5,
     "": 5,  # mcast/__init__.py, the public face
     "cli": 6,
     "__main__": 6,
