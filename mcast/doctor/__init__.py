@@ -27,10 +27,11 @@ from mcast.doctor import (
 )
 from mcast.doctor.finding import Finding, Severity
 from mcast.doctor.machine import Machine, Subject
-from mcast.endpoint import MulticastEndpoint, parse_endpoint
-from mcast.errors import EndpointError, InterfaceError
+from mcast.endpoint import MulticastEndpoint
+from mcast.errors import InterfaceError
 from mcast.net.interfaces import Interface, resolve_interface
 from mcast.options import SocketOptions
+from mcast.raw.groups import group_of_url
 
 __all__ = ["Finding", "Machine", "Severity", "Subject", "examine", "worst"]
 
@@ -71,13 +72,11 @@ def examine(
     ``listen_s`` is how long to listen for an IGMP querier, which needs CAP_NET_RAW. Blocks some
     tens of milliseconds, and as long as the two ask for. Any thread.
 
-    Raises: EndpointError for a URL that cannot be parsed.
+    Raises: EndpointError for a URL that cannot be parsed, or is not multicast.
     """
     machine = machine or Machine()
     options = options or SocketOptions()
-    endpoint = None if url is None else parse_endpoint(url)
-    if endpoint is not None and not isinstance(endpoint, MulticastEndpoint):
-        raise EndpointError(f"{endpoint} is not multicast; the checks are about epgm:// endpoints")
+    endpoint = None if url is None else group_of_url(url)
     subjects: list[Subject] = []
     for found in _subjects(machine, endpoint, options):
         if isinstance(found, Finding):

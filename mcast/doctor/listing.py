@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mcast.doctor.machine import Machine
-from mcast.endpoint import parse_endpoint
 from mcast.errors import InterfaceError
 from mcast.net.interfaces import resolve_interface
 from mcast.net.survey import Link
+from mcast.raw.groups import group_of_url
 
 __all__ = ["Device", "list_devices"]
 
@@ -36,7 +36,7 @@ def list_devices(url: str | None = None, machine: Machine | None = None) -> list
     present = machine.interfaces()
     used: set[tuple[str, str]] = set()
     if url is not None:
-        endpoint = parse_endpoint(url)
+        endpoint = group_of_url(url)
         chosen = resolve_interface(endpoint.interface, endpoint.version)
         used.add((chosen.name, chosen.address))
     else:

@@ -10,7 +10,7 @@ What the commands ``mcast send``, ``dump``, ``join`` and ``scout`` are made of, 
 
 from __future__ import annotations
 
-from mcast.raw.groups import MOST_GROUPS, parse_groups
+from mcast.raw.groups import MOST_GROUPS, group_of_url, parse_groups
 from mcast.raw.numbered import HEAD_BYTES, Stamp, number_into, stamp_of_untrusted
 from mcast.raw.pace import Pace
 from mcast.raw.receiver import Arrival, Receiver
@@ -27,6 +27,7 @@ __all__ = [
     "Stamp",
     "Stream",
     "Verifier",
+    "group_of_url",
     "number_into",
     "parse_groups",
     "stamp_of_untrusted",

@@ -18,8 +18,9 @@ from typing import Final
 
 from mcast.endpoint import MulticastEndpoint, parse_endpoint
 from mcast.errors import EndpointError
+from mcast.unicast import UdpEndpoint
 
-__all__ = ["MOST_GROUPS", "parse_groups"]
+__all__ = ["MOST_GROUPS", "group_of_url", "parse_groups"]
 
 MOST_GROUPS: Final = 512
 """Each group has a socket of its own, and a process may often open 1024 files."""
@@ -31,6 +32,21 @@ _FORM: Final = re.compile(
 _EXAMPLE: Final = "239.192.1.1:5000 or 239.192.1.1:5000+10"
 
 
+def group_of_url(url: str) -> MulticastEndpoint:
+    """The group, port and interface of an ``epgm://`` or ``udp://`` URL.
+
+    Raises: EndpointError for any other URL.
+    """
+    endpoint = parse_endpoint(url)
+    if isinstance(endpoint, UdpEndpoint) and endpoint.is_multicast:
+        return MulticastEndpoint(
+            interface=endpoint.interface, group=endpoint.address, port=endpoint.port
+        )
+    if not isinstance(endpoint, MulticastEndpoint):
+        raise EndpointError(f"{url} is not multicast; epgm:// and udp:// URLs of a group are")
+    return endpoint
+
+
 def parse_groups(text: str, *, interface: str = "") -> list[MulticastEndpoint]:
     """The endpoints that ``text`` names, on ``interface`` where it names none itself.
 
@@ -38,7 +54,7 @@ def parse_groups(text: str, *, interface: str = "") -> list[MulticastEndpoint]:
     range that is longer than ``MOST_GROUPS`` or leaves the multicast addresses.
     """
     if "://" in text:
-        return [parse_endpoint(text)]
+        return [group_of_url(text)]
     found = _FORM.fullmatch(text)
     if found is None:
         raise EndpointError(f"{text!r} is not a group and a port, such as {_EXAMPLE}")
