@@ -24,6 +24,7 @@ from mcast.cli import (
     keygen,
     perf,
     pub,
+    scout,
     send,
     sub,
 )
@@ -58,6 +59,7 @@ _COMMANDS: Final = (
     join,
     send,
     dump,
+    scout,
     keygen,
 )
 

@@ -270,7 +270,7 @@ def test_port_that_another_program_keeps_is_a_failure() -> None:
     assert "another program holds the port" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["send", "dump", "join", "ifaces"])
+@pytest.mark.parametrize("command", ["send", "dump", "join", "ifaces", "scout"])
 def test_help_has_examples_and_exit_statuses(command: str) -> None:
     done = mcast(command, "--help")
     assert done.returncode == 0
@@ -319,6 +319,39 @@ def test_join_holds_a_membership_and_reports_silence() -> None:
     assert stdout.splitlines()[1].split() == ["group", "packets", "packets/s", "bit/s", "sources"]
     assert "1 of 1 groups silent" in stderr
     assert number not in Path("/proc/net/igmp").read_text()
+
+
+# scout
+
+
+def test_scout_names_each_stream_that_is_heard(listen: type[Listener]) -> None:
+    url = fresh_url()
+    table = listen("scout", url, "--require", "--interval", "0.2")
+    objects = listen("scout", url, "--json")
+    first = mcast("pub", url, "--count", "300", "--size", "1000", "--rate", "20M")
+    second = mcast("pub", url, "--count", "1")
+    mcast("send", url, "--text", "no PGM", "--count", "2", "--pps", "100")
+    assert (first.returncode, second.returncode) == (0, 0)
+    for scout in (table, objects):
+        scout.process.send_signal(signal.SIGTERM)
+        assert scout.status() == 0
+        assert "2 streams, " in scout.stderr
+        assert " 0 lost, 2 datagrams that are no PGM" in scout.stderr
+    big, small = [json.loads(line) for line in objects.stdout.splitlines()]
+    assert (big["publisher"], big["group"]) == ("127.0.0.1", url.partition(";")[2])
+    assert big["types"]["ODATA"] == big["txw_lead"] + 1 > 200
+    assert small["types"]["ODATA"] == 1
+    assert big["left"]
+    assert big["tsi"] in table.stdout
+    assert table.stdout.splitlines()[-1].split()[-1] == "left"
+
+
+def test_scout_of_a_silent_group_is_an_empty_table() -> None:
+    group = fresh_group()
+    done = mcast("scout", "-i", "lo", group, "--duration", "0.3", "--require", "-q")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 2
+    assert "0 streams" in done.stderr
 
 
 # ifaces
