@@ -16,6 +16,7 @@ from typing import Final
 
 import mcast
 from mcast.cli import (
+    completion,
     demo,
     doctor,
     dump,
@@ -31,7 +32,7 @@ from mcast.cli import (
 from mcast.cli.arguments import ArgumentParser
 from mcast.cli.terminal import EXIT_ARGUMENTS, EXIT_FAILURE, EXIT_UNMET, say
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 _DESCRIPTION = "Reliable multicast PUB/SUB on libzmq's wire, without a broker."
 
@@ -61,6 +62,7 @@ _COMMANDS: Final = (
     dump,
     scout,
     keygen,
+    completion,
 )
 
 
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Blocks until the command is done. Raises nothing; run it in the main thread, for the signals.
     """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = make_parser().parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
     name = f"mcast {arguments.command}"
@@ -93,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> ArgumentParser:
+def make_parser() -> ArgumentParser:
+    """The parser of the whole command line."""
     parser = ArgumentParser(prog="mcast", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"mcast {mcast.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)

@@ -46,8 +46,10 @@ One publisher and the subscribers are processes of their own on the loopback int
 subscriber throws away packets by seeded dice, has them repaired, and keeps a ledger: every message
 once, in order and intact, or reported lost at its place in the stream.
 
-The table goes to stderr, the last line to stdout. Exit status 0: every ledger closed and nothing
-was lost; 1: something was lost, or a ledger is open; 2: a process failed.
+The table goes to stderr, the last line to stdout.
+
+exit status: 0 when every ledger closed and nothing was lost; 1 when something was lost, or a ledger
+is open; 2 when a process failed; 3 for bad arguments
 
 examples:
   mcast demo

@@ -25,6 +25,8 @@ _EPILOG: Final = """\
 The server sets curve_server=True and curve_secretkey; its clients set curve_serverkey to the
 server's public key, and curve_secretkey to one of their own.
 
+exit status: 0; 2 when no key can be made or written; 3 for bad arguments
+
 examples:
   mcast keygen
   mcast keygen --out server        writes server.key and server.key_secret

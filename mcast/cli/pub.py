@@ -40,6 +40,8 @@ _EPILOG = """\
 Each line of stdin is one message, without its newline. A message that no subscriber is up to hear
 is heard by nobody: publishing needs no listener.
 
+exit status: 0; 1 when not all was sent; 2 when the system refuses; 3 for bad arguments
+
 examples:
   date | mcast pub "epgm://lo;239.192.1.1:5555"
   tail -f quotes.txt | mcast pub "epgm://eth0;239.192.1.1:5555" --rate 100M
