@@ -148,8 +148,8 @@ class SendSchedule:
         first = slots.unsent
         affordable = min(self.run_packets, allowed / self._packet_cost_bytes)
         run = slots.take_run(max(1, int(affordable)))
-        if run is not None:
-            self._note(now_ns, slots.unsent - first, len(run[0]))
+        assert run is not None  # there was something, and at least one packet was asked for
+        self._note(now_ns, slots.unsent - first, len(run[0]))
         return run
 
     def _note(self, now_ns: int, packet_count: int, size_bytes: int) -> None:

@@ -355,15 +355,12 @@ def _copy(gap: Gap, first: int, last: int) -> Gap:
 
 
 def _runs(sqns: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Consecutive stretches of ``sqns`` as (first, last)."""
-    first = last = None
-    for sqn in sorted(sqns):
-        if first is None or last is None:
-            first = last = sqn
-        elif sqn <= last + 1:
-            last = sqn
-        else:
+    """Consecutive stretches of ``sqns``, which are not empty, as (first, last)."""
+    first, *others = sorted(sqns)
+    last = first
+    for sqn in others:
+        if sqn > last + 1:
             yield first, last
-            first = last = sqn
-    if first is not None and last is not None:
-        yield first, last
+            first = sqn
+        last = sqn
+    yield first, last

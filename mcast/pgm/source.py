@@ -440,9 +440,7 @@ class Source:
                 break
             first, count = stretch
             run = self._slots.repair_run(first, count)
-            if run is None:  # cannot be: numbers below the trail were forgotten
-                self._repairs.sent(first, count, 0, now_ns)
-                continue
+            assert run is not None  # numbers below the trail were forgotten
             view, segment_bytes = run
             sent_count = -(-len(view) // segment_bytes)
             cost_bytes = len(view) + sent_count * _UDP_IP_BYTES

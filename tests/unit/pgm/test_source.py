@@ -711,3 +711,15 @@ def test_an_idle_source_wakes_for_spms_only() -> None:
         pub.drain()
         wakes += 1
     assert wakes == 10
+
+
+def test_only_so_many_repairs_are_remembered() -> None:
+    queue = RepairQueue(1e12, 1 << 20, 10 * MS)
+    limit = 1 << 16
+    assert len(queue.ask(range(limit + 1), 0)) == limit + 1
+    for sqn in (0, 1, limit):
+        queue.sent(sqn, 1, 100, 0)
+    # Of what is forgotten the hold-off is, too; ``sent`` remembers anew.
+    assert queue.ask([0, 1, limit], 1) == []
+    queue.ask([limit + 1], 1)
+    assert len(queue._accepted_ns) <= limit + 1
