@@ -29,6 +29,7 @@ from mcast.patterns import (
     Xpub,
     Xsub,
     create,
+    options_type,
 )
 from mcast.patterns.options import ConflatingOptions
 from tests.unit.patterns.ends import (
@@ -497,3 +498,24 @@ def test_a_probe_does_not_push_out_the_message_of_a_conflating_dealer() -> None:
     dealer.send(b"x")
     dealer.attach(0, ANYBODY)
     assert out(dealer) == [b"x"]
+
+
+@pytest.mark.parametrize("kind", SocketKind)
+def test_each_type_has_options_of_its_own_class(kind: SocketKind) -> None:
+    assert type(create(kind, Random(1)).options) is options_type(kind)
+
+
+def test_news_and_what_waits_are_told_until_they_are_taken() -> None:
+    push = made(Push, peers=1)
+    while push.has_news:
+        push.take_loaded()
+        push.take_resumed()
+        push.take_events()
+    assert (push.queued_for(0), push.queued_for(7)) == (0, 0)
+    push.send(b"m")
+    assert push.has_news
+    assert push.queued_for(0) == 1
+    push.take_loaded()
+    assert not push.has_news
+    assert out(push) == [b"m"]
+    assert push.queued_for(0) == 0

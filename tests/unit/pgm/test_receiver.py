@@ -7,6 +7,7 @@ from struct import pack
 import pytest
 
 from mcast.events import LossReason, Lost, PeerJoined, PeerLeft, PeerRestarted
+from mcast.kernel import TopicFilter
 from mcast.options import PROFILES
 from mcast.pgm.packet import NAK, SPMR, OptionType
 from tests.unit.pgm import packets
@@ -1095,3 +1096,70 @@ def test_naks_for_sources_that_were_never_proven_are_few() -> None:
     # 20 at once, then 100 a second, for all of them together.
     assert 100 < sub.stats["naks_sent"] <= 20 + 3 * 100 + 20
     assert sub.stats["naks_withheld"] > 0
+
+
+# What an engine is asked beside packets and time.
+
+
+def test_new_subscriptions_hold_from_the_next_message_on() -> None:
+    sub = joined()
+    sub.hear(odata(0, "apple"))
+    sub.engine.set_filter(TopicFilter((b"b",)))
+    sub.hear(odata(1, "apple"), odata(2, "banana"))
+    assert sub.messages == [b"apple", b"banana"]
+    assert sub.stats["messages_filtered"] == 1
+
+
+def test_what_an_intake_took_is_not_taken_again() -> None:
+    sub = joined()
+    key = SOURCE + TSI
+    run = odata(0, "a") + odata(1, "b")
+    half, taken = len(run) // 2, []
+    assert sub.engine.streams[key].take_in_order(memoryview(run)[:half], 0, half, taken) == half
+    sub.engine.handle_datagrams(sub.now_ns, SOURCE, memoryview(run), half, True, half)
+    sub.drain()
+    assert (taken, sub.messages) == ([b"a"], [b"b"])
+    assert sub.engine.name_of(key) == NAME
+    strange = odata(0, "a", tsi=TSI[:7] + b"\0")
+    sub.engine.handle_datagrams(sub.now_ns, OTHER, memoryview(strange * 2), half, True, half)
+    sub.drain()
+    assert sub.stats["peers"] == 2
+
+
+# Packets that come too late.
+
+
+def ended() -> End:
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(1, 0, 0, option(OptionType.FIN)))
+    assert sub.events[-1:] == [PeerLeft(NAME, "finished", 0, False)]
+    return sub
+
+
+def test_requests_and_confirmations_after_the_end_change_nothing() -> None:
+    sub = ended()
+    before = len(sub.stream)
+    sub.hear(request(NCF, 1), request(NAK, 1))
+    sub.run(1)
+    assert len(sub.stream) == before
+    assert asked(sub) == []
+    assert sub.stats["ncfs_received"] == 1
+    assert sub.stats["naks_suppressed"] == 0
+
+
+def test_a_source_that_has_ended_is_forgotten_in_time_and_without_another_word() -> None:
+    sub = ended()
+    before = len(sub.stream)
+    (receiver,) = sub.engine._peers.values()
+    receiver.handle_timeout(sub.now_ns)  # early
+    sub.run(LAN.peer_expiry_ns / 1e9 + 1)
+    assert len(sub.stream) == before
+    assert not sub.engine._peers
+
+
+def test_a_trail_is_followed_where_the_runs_last_packet_is_not_plain() -> None:
+    sub = joined()
+    first = odata(5, "five", trail=5)
+    sub.hear_run(first, b"\xff" * len(first))
+    assert sub.losses == [(0, 4)]
+    assert sub.messages == [b"five"]

@@ -8,7 +8,7 @@ import pytest
 
 from mcast.kernel import SendSchedule, TransmitSlots
 from mcast.options import PROFILES
-from mcast.pgm.packet import ODATA
+from mcast.pgm.packet import ODATA, RDATA
 from mcast.pgm.source import Source
 from tests.unit.pgm.ends import MS, Publisher, publisher, subscriber
 
@@ -147,7 +147,7 @@ def test_a_burst_that_has_grown_meanwhile_lets_data_leave_before_the_portion_was
     pub = publisher(rate=8e6)
     source = pub.engine.source
     assert source is not None
-    for _ in range(20):
+    for _ in range(100):
         pub.send(bytes(1400))
     waiting, before = source.unsent_message_count, sent_count(pub)
     assert waiting
@@ -158,6 +158,23 @@ def test_a_burst_that_has_grown_meanwhile_lets_data_leave_before_the_portion_was
     pub.drain()
     assert sent_count(pub) > before
     assert source.unsent_message_count == 0
+
+
+def test_many_single_repairs_are_sent_over_several_turns() -> None:
+    pub = publisher(rate=1e12, multicast_maxtpdu=128)
+    for _ in range(1200):
+        pub.send_apart(b"m")
+    pub.forget()
+    source = pub.engine.source
+    assert source is not None
+    for first in range(0, 1200, 126):
+        sqns = range(first, min(first + 126, 1200), 2)  # no two in a row
+        source._repairs.ask(sqns, pub.now_ns)
+    source._emit_repairs(pub.now_ns)
+    pub.drain()
+    assert len(pub.sent(RDATA)) == 512
+    pub.run(0.001)
+    assert len(pub.sent(RDATA)) == 600
 
 
 @pytest.mark.parametrize("size", [0, 1])
