@@ -18,20 +18,24 @@ cdef class StreamGate:
     of it, but where it waits, and then it looks again.
     """
 
-    cdef readonly StreamWriter writer
+    cdef object __weakref__
+    cdef StreamWriter _writer
     cdef public bint is_open
+    cdef public bint hold
     cdef TopicFilter _topic_filter
     cdef readonly long long sent_count
     cdef readonly long long filtered_count
+    cdef readonly long long dropped_count
     cdef readonly int error
+    cdef public long long max_message_bytes
+    cdef public long long message_limit
     cdef object _failed
     cdef object _slow
     cdef object _slow_many
     cdef Baton _baton
-    cdef long long _max_message_bytes
-    cdef long long _message_limit
     cdef long long _coalesce_ns
     cdef bint _blocks
+    cdef bint _drops
     cdef bint _is_blocked  # the system did not take all
     cdef long long _written_ns  # when it was last asked to
     cdef long long _left_ns  # when that call had returned
@@ -41,18 +45,17 @@ cdef class StreamGate:
     cdef SendTimer _own_timer
 
     def __cinit__(
-        self, StreamWriter writer not None, *, long long max_message_bytes,
-        long long message_limit, long long coalesce_ns, bint blocks, Baton baton not None,
-        bint attended, failed, slow, slow_many
+        self, *, long long max_message_bytes, long long message_limit, long long coalesce_ns,
+        bint blocks, bint drops, Baton baton not None, bint attended, failed, slow, slow_many
     ):
         self._bell_fd = -1
         self._own_timer.due_ns = NEVER
         self._timer = &self._own_timer
-        self.writer = writer
-        self._max_message_bytes = max_message_bytes
-        self._message_limit = message_limit
+        self.max_message_bytes = max_message_bytes
+        self.message_limit = message_limit
         self._coalesce_ns = coalesce_ns
         self._blocks = blocks
+        self._drops = drops
         self._baton = baton
         self._failed = failed
         self._slow = slow
@@ -87,31 +90,54 @@ cdef class StreamGate:
         """As ``reference.StreamGate.due_ns``."""
         return self._timer.due_ns
 
+    @property
+    def writer(self):
+        """As ``reference.StreamGate.writer``."""
+        return self._writer
+
+    def lead_to(self, StreamWriter writer):
+        """As ``reference.StreamGate.lead_to``."""
+        self._close()
+        self._writer = writer
+        self._is_blocked = False
+        self.error = 0
+        self._timer.due_ns = NEVER
+
     def send(self, data, flags=0, *, timeout=None):
         """As ``reference.StreamGate.send``."""
         cdef bint alone
         if (
             flags is ZERO
             and self.is_open
+            and not self.hold
             and PyBytes_CheckExact(data)
-            and PyBytes_GET_SIZE(data) <= self._max_message_bytes
+            and PyBytes_GET_SIZE(data) <= self.max_message_bytes
         ):
             if not self._is_wanted(data):
                 self.filtered_count += 1
                 return
             if self._has_room() or (timeout is None and self._blocks and self._wait_for_room()):
                 alone = self._is_empty()
-                self.writer._append_bytes(<bytes>data)
+                self._writer._append_bytes(<bytes>data)
                 self.sent_count += 1
                 self._leave(alone)
                 self._baton._spend(PyBytes_GET_SIZE(data) + MESSAGE_WEIGHT_BYTES)
+                return
+            if self._drops:
+                self.dropped_count += 1
+                self._leave(False)
                 return
         self._slow(data, flags, timeout=timeout)
 
     def send_many(self, messages, *, timeout=None):
         """As ``reference.StreamGate.send_many``."""
         cdef Py_ssize_t taken = 0
-        if PyList_CheckExact(messages) and self.is_open and self._are_plain(<list>messages, 0):
+        if (
+            PyList_CheckExact(messages)
+            and self.is_open
+            and not self.hold
+            and self._are_plain(<list>messages, 0)
+        ):
             taken = self._take_many(<list>messages, timeout is None)
             if taken == PyList_GET_SIZE(messages):
                 return taken
@@ -121,7 +147,10 @@ cdef class StreamGate:
 
     def flush(self):
         """As ``reference.StreamGate.flush``."""
-        cdef int code = self._write()
+        cdef int code
+        if self._writer is None:
+            return 0
+        code = self._write()
         if self._is_blocked:
             self._timer.due_ns = NEVER  # the owner waits for the socket
         return code
@@ -154,15 +183,14 @@ cdef class StreamGate:
         )
 
     cdef inline bint _is_empty(self) noexcept:
-        return self.writer._appended_bytes == self.writer.written_bytes
+        return self._writer._appended_bytes == self._writer.written_bytes
 
     cdef inline long long _pending_bytes(self) noexcept:
-        return self.writer._appended_bytes - self.writer.written_bytes
+        return self._writer._appended_bytes - self._writer.written_bytes
 
     cdef inline bint _has_room(self) noexcept:
-        return (
-            self.writer.message_count < self._message_limit
-            and self._pending_bytes() < STREAM_FULL_BYTES
+        return self._writer.message_count < self.message_limit and (
+            self._drops or self._pending_bytes() < STREAM_FULL_BYTES
         )
 
     cdef bint _are_plain(self, list messages, Py_ssize_t index) noexcept:
@@ -171,7 +199,7 @@ cdef class StreamGate:
             message = <PyObject *>PyList_GET_ITEM(messages, index)
             if (
                 not PyBytes_CheckExact(<object>message)
-                or PyBytes_GET_SIZE(<object>message) > self._max_message_bytes
+                or PyBytes_GET_SIZE(<object>message) > self.max_message_bytes
             ):
                 return False
         return True
@@ -188,6 +216,10 @@ cdef class StreamGate:
                 if not self._is_blocked:
                     self._write()
                 if not self._has_room():
+                    if self._drops:
+                        self.dropped_count += 1
+                        index += 1
+                        continue
                     if not (may_wait and self._blocks and self._wait_for_room()):
                         break
                     if not self._are_plain(messages, index):  # another thread was at it meanwhile
@@ -195,7 +227,7 @@ cdef class StreamGate:
                 continue
             message = <object>PyList_GET_ITEM(messages, index)
             if self._is_wanted(message):
-                self.writer._append_bytes(<bytes>message)
+                self._writer._append_bytes(<bytes>message)
                 self.sent_count += 1
             else:
                 self.filtered_count += 1
@@ -241,7 +273,7 @@ cdef class StreamGate:
         """0, or an errno; one that is not about room closes the gate."""
         cdef int code
         self._written_ns = _now()
-        code = self.writer._write()
+        code = self._writer._write()
         self._left_ns = _now()
         self._timer.sent_packets += BULK_PACKETS
         self._is_blocked = _is_no_room(code)
@@ -267,7 +299,7 @@ cdef class StreamGate:
             if not self.is_open:
                 break
             self._timer.due_ns = NEVER  # this thread does it
-            fds[0].fd = self.writer._fd
+            fds[0].fd = self._writer._fd
             fds[0].events = POLLOUT
             fds[1].fd = self._bell_fd
             fds[1].events = POLLIN

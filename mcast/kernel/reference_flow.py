@@ -39,22 +39,27 @@ class StreamGate:
     else it leaves it to the next message, or to the owner when ``due_ns`` has come (the baton wakes
     it, if it attends; without a baton nothing is left over).
 
-    When the system takes no more, the gate takes messages up to ``message_limit`` and 64 KiB. Then
-    it waits for the socket where ``blocks`` says so and the call has no time limit, and goes the
-    long way else: ``slow`` or ``slow_many``, called with the same arguments, which do so for all
-    that is not plain. An error of the system is for the owner: it closes the gate, keeps the errno
+    When the system takes no more, the gate takes messages up to ``message_limit``, and 64 KiB unless
+    it ``drops``. What comes then is dropped and counted, or, where it ``blocks`` and the call has no
+    time limit, waits for the socket. All else goes the long way: ``slow`` or ``slow_many``, called
+    with the same arguments, as whatever is not plain. An error of the system is for the owner: it closes the gate, keeps the errno
     in ``error`` and calls ``failed``, without a lock.
 
     This one always takes the long way. What is sent is the same.
     """
 
     __slots__ = (
+        "__weakref__",
         "_slow",
         "_slow_many",
+        "dropped_count",
         "due_ns",
         "error",
         "filtered_count",
+        "hold",
         "is_open",
+        "max_message_bytes",
+        "message_limit",
         "sent_count",
         "topic_filter",
         "writer",
@@ -62,38 +67,50 @@ class StreamGate:
 
     def __init__(
         self,
-        writer: StreamWriter,
         *,
         max_message_bytes: int,
         message_limit: int,
         coalesce_ns: int,
         blocks: bool,
+        drops: bool,
         baton: Baton,
         attended: bool,
         failed: Callable[[], None],
         slow: Callable[..., None],
         slow_many: Callable[..., int],
     ) -> None:
-        """Beyond ``max_message_bytes``, or with ``message_limit`` messages in the writer: ``slow``.
-
-        ``attended``: there is a loop thread that sleeps in ``baton.poll``.
-        """
-        del max_message_bytes, message_limit, coalesce_ns, blocks, baton, attended, failed
-        self.writer = writer
+        """``attended``: there is a loop thread that sleeps in ``baton.poll``."""
+        del coalesce_ns, blocks, drops, baton, attended, failed
+        self.writer: StreamWriter | None = None
+        """Of the peer."""
+        self.max_message_bytes = max_message_bytes
+        """What is longer goes the long way."""
+        self.message_limit = message_limit
+        """Most messages that wait in the writer."""
         self._slow = slow
         self._slow_many = slow_many
         self.is_open = False
         """The owner sets it, in any thread that has its lock; ``close`` is for any thread."""
+        self.hold = False
+        """While true everything goes the long way: the application's part of ``is_open``."""
         self.topic_filter: TopicFilter | None = None
         """What a subscriber wants; what it does not is not sent. None: everything."""
         self.sent_count = 0
         """Messages taken the short way."""
         self.filtered_count = 0
         """Messages that the peer did not want."""
+        self.dropped_count = 0
+        """Messages dropped because too many waited."""
         self.due_ns = _NEVER
         """When the owner is to call ``flush`` for what the gate left behind; 2^62: never."""
         self.error = 0
         """The errno that closed the gate."""
+
+    def lead_to(self, writer: StreamWriter | None) -> None:
+        """Close the gate, which leads to this peer when it is opened again, or to none."""
+        self.close()
+        self.writer = writer
+        self.error = 0
 
     @property
     def is_attended(self) -> bool:
@@ -110,7 +127,7 @@ class StreamGate:
 
     def flush(self) -> int:
         """``StreamWriter.write``, for the owner; EAGAIN: it has to call again when writable."""
-        return self.writer.write()
+        return 0 if self.writer is None else self.writer.write()
 
     def close(self) -> None:
         """From now on everything goes the long way, also what waits in the gate. Takes no lock."""

@@ -874,17 +874,18 @@ def flow_run(kernel: Kernel, program: Program) -> Iterator[object]:
             return len(messages)
 
         gate = kernel.StreamGate(
-            writer,
             max_message_bytes=max_message_bytes,
             message_limit=message_limit,
             coalesce_ns=50_000,
             blocks=True,
+            drops=False,
             baton=baton,
             attended=False,
             failed=lambda: None,
             slow=slow,
             slow_many=slow_many,
         )
+        gate.lead_to(writer)
         scanner = kernel.FrameScanner(70_000, 4, 300)
         intake = kernel.StreamIntake(
             here.fileno(),

@@ -70,12 +70,12 @@ class End:
 
     def gate(self, *, attended: bool = False, **options: Any) -> StreamGate:
         made = StreamGate(
-            self.writer,
             **{
                 "max_message_bytes": 1000,
                 "message_limit": 100,
                 "coalesce_ns": 10**12,
                 "blocks": True,
+                "drops": False,
                 **options,
             },
             baton=self.baton,
@@ -84,6 +84,7 @@ class End:
             slow=lambda *call, **named: self.slow.append((*call, named)),
             slow_many=lambda batch, **named: self.slow.append((batch, named)) or len(batch),
         )
+        made.lead_to(self.writer)
         made.is_open = True
         return made
 
@@ -224,6 +225,39 @@ def test_full_gate_goes_the_long_way_if_it_may_not_wait(pair: Pair) -> None:
     gate.send(b"x", timeout=0)
     assert gate.send_many([b"x"] * 5, timeout=0) == 5
     assert (gate.sent_count, len(end.slow)) == (0, 3)
+
+
+@compiled
+def test_full_gate_of_a_publisher_drops_and_counts(pair: Pair) -> None:
+    end, _ = pair
+    clog(end)
+    gate = end.gate(blocks=False, drops=True, message_limit=3)
+    for _ in range(5):
+        gate.send(b"x")
+    assert gate.send_many([b"x"] * 4) == 4
+    assert (gate.sent_count, gate.dropped_count, end.slow) == (3, 6, [])
+
+
+def test_held_gate_goes_the_long_way(pair: Pair) -> None:
+    end, _ = pair
+    gate = end.gate()
+    gate.hold = True
+    gate.send(b"x")
+    gate.send_many([b"x"])
+    assert len(end.slow) == 2
+
+
+@compiled
+def test_gate_that_leads_elsewhere_is_closed_until_it_is_opened(pair: Pair) -> None:
+    end, there = pair
+    gate = end.gate()
+    gate.lead_to(None)
+    gate.send(b"a")
+    assert (gate.flush(), len(end.slow)) == (0, 1)
+    gate.lead_to(end.writer)
+    gate.is_open = True
+    gate.send(b"b")
+    assert there.recv(100) == framed(b"b")
 
 
 @compiled
