@@ -39,11 +39,12 @@ class StreamGate:
     else it leaves it to the next message, or to the owner when ``due_ns`` has come (the baton wakes
     it, if it attends; without a baton nothing is left over).
 
-    When the system takes no more, the gate takes messages up to ``message_limit``, and 64 KiB unless
-    it ``drops``. What comes then is dropped and counted, or, where it ``blocks`` and the call has no
-    time limit, waits for the socket. All else goes the long way: ``slow`` or ``slow_many``, called
-    with the same arguments, as whatever is not plain. An error of the system is for the owner: it closes the gate, keeps the errno
-    in ``error`` and calls ``failed``, without a lock.
+    When the system takes no more, the gate takes messages up to ``message_limit``, and 64 KiB
+    unless it ``drops``. What comes then is dropped and counted, or, where it ``blocks`` and the
+    call has no time limit, waits for the socket. All else goes the long way: ``slow`` or
+    ``slow_many``, called with the same arguments, as whatever is not plain. An error of the system
+    is for the owner: it closes the gate, keeps the errno in ``error`` and calls ``failed``, without
+    a lock.
 
     This one always takes the long way. What is sent is the same.
     """

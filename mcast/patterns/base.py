@@ -16,7 +16,7 @@ from sys import maxsize
 from typing import ClassVar
 
 from mcast.errors import Error, OptionError, PatternError
-from mcast.kernel import Message
+from mcast.kernel import Message, TopicFilter
 from mcast.patterns.events import PatternCounters, Refusal, Refused, SendResult
 from mcast.patterns.kinds import PeerInfo, SocketKind, is_compatible
 from mcast.patterns.options import QueueOptions
@@ -93,6 +93,9 @@ class Pattern:
     """The class of its options."""
     options: QueueOptions
     """The options in force."""
+    passes_on: ClassVar[bool] = False
+    """A lone peer gets what is sent as it is, and the application what the peer sent; but for what
+    is asked for by topics, nothing is done to it."""
 
     def __init__(self, options: QueueOptions, dice: Random) -> None:  # noqa: ARG002
         """``dice`` choose the first request number of a REQ and generated ids of a ROUTER.
@@ -304,6 +307,16 @@ class Pattern:
     def has_news(self) -> bool:
         """True if ``take_loaded``, ``take_resumed`` or ``take_events`` would give something."""
         return bool(self._loaded or self._resumed or self._events)
+
+    @property
+    def is_passing_on(self) -> bool:
+        """True if, while there is one peer, whole messages need not come by here."""
+        return self.passes_on and not self.options.conflates
+
+    @property
+    def arrival_filter(self) -> TopicFilter | None:
+        """What the application wants of what arrives; None: everything."""
+        return None
 
     def has_outgoing(self, number: int) -> bool:
         """True if this pipe is connected and has something to write."""

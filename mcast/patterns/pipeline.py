@@ -17,6 +17,7 @@ class Push(Balanced):
     """PUSH: sends each message to the next PULL with room, else would block (RFC 30)."""
 
     kind = SocketKind.PUSH
+    passes_on = True
     options_type = ConflatingOptions
     options: ConflatingOptions
 
@@ -25,6 +26,7 @@ class Pull(FairQueued):
     """PULL: receives from each PUSH in turn (RFC 30)."""
 
     kind = SocketKind.PULL
+    passes_on = True
     options_type = ConflatingOptions
     options: ConflatingOptions
 
@@ -33,6 +35,7 @@ class Pair(Balanced, FairQueued):
     """PAIR: sends to and receives from its one peer; others are refused while there is one."""
 
     kind = SocketKind.PAIR
+    passes_on = True
     options_type = QueueOptions
 
     def _has_room_for_pipe(self) -> bool:
@@ -46,6 +49,7 @@ class Dealer(Balanced, FairQueued):
     """
 
     kind = SocketKind.DEALER
+    passes_on = True
     options_type = DealerOptions
     options: DealerOptions
 

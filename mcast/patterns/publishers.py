@@ -90,6 +90,12 @@ class Publisher(Distributing):
         return len(batch)
 
     @property
+    def is_passing_on(self) -> bool:
+        """False, too, with ``invert_matching`` or ``xpub_nodrop``."""
+        options = self.options
+        return super().is_passing_on and not (options.invert_matching or options.xpub_nodrop)
+
+    @property
     def is_writable(self) -> bool:
         """True; with ``xpub_nodrop`` while no queue is full."""
         return not self.options.xpub_nodrop or self._has_room_everywhere
@@ -206,6 +212,7 @@ class Pub(Publisher):
     """PUB: sends only; a peer's queue that is full loses what comes."""
 
     kind = SocketKind.PUB
+    passes_on = True
     options_type = PubOptions
     options: PubOptions
 

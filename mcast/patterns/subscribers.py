@@ -77,6 +77,7 @@ class Sub(Telling, FairQueued):
     """SUB: receives what begins with a topic subscribed to, from each publisher in turn."""
 
     kind = SocketKind.SUB
+    passes_on = True
     options_type = SubOptions
     options: SubOptions
 
@@ -95,6 +96,18 @@ class Sub(Telling, FairQueued):
         if self._drop(topic):
             self._tell(False, topic)
             self._filter = None
+
+    @property
+    def is_passing_on(self) -> bool:
+        """False, too, with ``invert_matching``."""
+        return super().is_passing_on and not self.options.invert_matching
+
+    @property
+    def arrival_filter(self) -> TopicFilter | None:
+        """The subscriptions."""
+        if self._filter is None:
+            self._filter = TopicFilter(self._wanted)
+        return self._filter
 
     def _receive(self, pipe: Pipe, batch: Sequence[Message]) -> None:
         # Again after the publisher did: it may not have heard of the last changes yet, and what

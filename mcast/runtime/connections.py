@@ -14,7 +14,7 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from mcast.kernel import StreamWriter
+from mcast.kernel import FrameError, FrameScanner, Stop, StreamIntake, StreamWriter
 from mcast.monitor import MonitorKind
 from mcast.net.stream import (
     Address,
@@ -41,6 +41,10 @@ from mcast.zmtp import (
 )
 
 if TYPE_CHECKING:
+    from threading import Lock
+
+    from mcast.kernel import Baton, Inbox, TopicFilter
+    from mcast.runtime.loop import LoopDriver
     from mcast.runtime.peers import Peers
 
 __all__ = ["Connection", "Dialer", "Door"]
@@ -90,9 +94,18 @@ class Connection:
         self._ended = ended
         self._socket = opened
         self._fd = opened.fileno()
-        self._writer = StreamWriter(self._fd)
+        self.writer = StreamWriter(self._fd)
+        """What is on its way."""
+        self.intake: StreamIntake | None = None
+        """Who reads instead of the engine, while the pattern has nothing to do with messages."""
+        self.topics_version = 0
+        """Changes when the peer's subscriptions have."""
+        self._scanner: FrameScanner | None = None  # that the intake uses
+        self._noted_bytes = self._noted_messages = 0  # of it, the engine has heard of
+        self._filtered_count = 0  # of it, before
         self._mask = 0
-        self._is_paused = False
+        self.is_paused = False
+        """The application has enough for now."""
         self._is_leaving = False
         self._leave_ns = NEVER
         self.is_attached = False
@@ -118,7 +131,8 @@ class Connection:
         if now_ns >= self._leave_ns:
             self.hang_up()
             return
-        if self._is_paused and self.engine.is_ready:
+        self.note_received(now_ns)
+        if self.is_paused and self.engine.is_ready:
             self._read(now_ns, 1)  # whoever is not read from must not count as silent
         if not self.is_over:
             self.engine.handle_timeout(now_ns)
@@ -138,6 +152,9 @@ class Connection:
             self._read(now_ns, _BYTES_PER_TURN)
 
     def _read(self, now_ns: int, budget: int) -> None:
+        if self.intake is not None:
+            self._read_short(self.intake, now_ns, budget)
+            return
         reader = self._peers.reader
         while budget > 0 and not self.is_over:
             size = reader.read(self._fd)
@@ -157,15 +174,54 @@ class Connection:
                 self.engine.handle_bytes(reader.data[:size], now_ns)
                 self._take_events(now_ns)
             budget -= size
-            if self._is_paused or size < len(reader.data):
+            if self.is_paused or size < len(reader.data):
                 break
         if not self.is_over:
             self.flush(now_ns)
             self._peers.arm(self)
 
+    def _read_short(self, intake: StreamIntake, now_ns: int, budget: int) -> None:
+        """Into the inbox; the loop does what a waiting thread does by the intake."""
+        inbox = self._peers.inbox
+        assert inbox is not None
+        while budget > 0 and not self.is_over and self.intake is intake:
+            if len(inbox) >= inbox.limit and budget > 1:
+                self.is_paused = True
+                self._mask = -1  # whoever waited may have changed what is watched for
+                break
+            self.is_paused = False
+            stop = intake.read()
+            if stop is not None:
+                self.handle_stop(now_ns, stop)
+            elif not intake.size_bytes:
+                break
+            budget -= intake.size_bytes or 1
+        self._peers.mark()
+        if not self.is_over:
+            self.flush(now_ns)
+            self._peers.arm(self)
+
+    def handle_stop(self, now_ns: int, stop: Stop) -> None:
+        """What an intake came upon that is no message. Under the lock."""
+        self.note_received(now_ns)
+        if isinstance(stop, bytes | FrameError):
+            self.engine.handle_stop(stop, now_ns)
+        elif stop == 0:
+            if self._is_leaving:
+                self.hang_up()
+                return
+            self.engine.handle_eof()
+        elif stop is not None and stop != -errno.EINTR:
+            self._fail(f"the connection broke: {os.strerror(-stop)}", now_ns)
+            return
+        self._peers.mark()
+        self._take_events(now_ns)
+        if not self.is_over:
+            self.flush(now_ns)
+
     def flush(self, now_ns: int) -> None:
         """Write what the engine and the pattern have, as far as the system takes it."""
-        peers, engine, writer = self._peers, self.engine, self._writer
+        peers, engine, writer = self._peers, self.engine, self.writer
         while not self.is_over:
             if writer.size_bytes:
                 if not self._write(now_ns):
@@ -185,15 +241,17 @@ class Connection:
                 engine.send(batch)
             elif not changes:
                 break
+        gate = peers.gate_of(self)
+        if gate is not None and not gate.is_open:
+            peers.mark()  # it may be opened now
         self._watch()
 
     def _write(self, now_ns: int) -> bool:
         """True if the system took everything."""
-        before = self._writer.written_bytes
-        code = self._writer.write()
-        self._peers.bytes_sent += self._writer.written_bytes - before
+        gate = self._peers.gate_of(self)
+        code = self.writer.write() if gate is None else gate.flush()
         if code and code not in (errno.EAGAIN, errno.ENOBUFS, errno.EINTR):
-            self._writer.clear()
+            self.writer.clear()
             self._read_last(now_ns)
             if not self.is_over:
                 self._fail(f"the connection broke: {os.strerror(code)}", now_ns)
@@ -201,6 +259,9 @@ class Connection:
 
     def _read_last(self, now_ns: int) -> None:
         """What the peer said before it left."""
+        if self.intake is not None:
+            self._read_short(self.intake, now_ns, _BYTES_PER_TURN)
+            return
         reader = self._peers.reader
         for _ in range(_BYTES_PER_TURN // len(reader.data)):
             size = reader.read(self._fd)
@@ -212,12 +273,13 @@ class Connection:
     def _watch(self) -> None:
         if self.is_over:
             return
-        mask = 0 if self._is_paused and not self._is_leaving else select.EPOLLIN
-        if self._writer.size_bytes:
+        mask = 0 if self.is_paused and not self._is_leaving else select.EPOLLIN
+        if self.writer.size_bytes:
             mask |= select.EPOLLOUT
         if mask != self._mask:
             self._mask = mask
-            self._peers.watch(self._fd, mask, self.handle_ready)
+            if self.intake is None or not self.intake.watch(mask):
+                self._peers.watch(self._fd, mask, self.handle_ready)
 
     # What the engine says.
 
@@ -228,9 +290,11 @@ class Connection:
                 pattern.handle_messages(self.number, event.messages)
                 peers.mark()
             elif isinstance(event, Subscribed):
+                self.topics_version += 1
                 pattern.handle_subscriptions(self.number, [(True, t) for t in event.topics])
                 peers.mark()
             elif isinstance(event, Cancelled):
+                self.topics_version += 1
                 pattern.handle_subscriptions(self.number, [(False, t) for t in event.topics])
                 peers.mark()
             elif isinstance(event, AuthNeeded):
@@ -242,9 +306,94 @@ class Connection:
                 self._end(event, now_ns)
             if self.is_over:
                 return
-        if self.is_attached and not self._is_paused and not pattern.room_for(self.number):
-            self._is_paused = True
+        if (
+            self.is_attached
+            and not self.is_paused
+            and self.intake is None
+            and not pattern.room_for(self.number)
+        ):
+            self.is_paused = True
             self._watch()
+
+    # The short ways.
+
+    @property
+    def is_clear(self) -> bool:
+        """True if a frame may follow what is in the writer, and nothing has to come before it."""
+        return (
+            self.is_attached
+            and not self._is_leaving
+            and self.engine.is_plain
+            and not self.engine.has_transmits
+        )
+
+    def open_intake(
+        self,
+        scanner: FrameScanner,
+        inbox: Inbox,
+        baton: Baton,
+        settled: Callable[[], int],
+        share: Callable[[], None],
+        lock: Lock,
+        driver: LoopDriver | None,
+    ) -> bool:
+        """Have messages go straight to the inbox; False if there is no way to. Under the lock."""
+        intake = StreamIntake(
+            self._fd,
+            scanner,
+            inbox,
+            lock=lock,
+            baton=baton,
+            rest=self.handle_stop,
+            settled=settled,
+            share=share,
+            driver=driver,
+        )
+        # The loop thread looks at every event; which there are the intake says.
+        self._peers.watch(self._fd, select.EPOLLIN | select.EPOLLOUT, self.handle_ready)
+        if not intake.watch(max(self._mask, 0)):
+            self._peers.watch(self._fd, self._mask, self.handle_ready)
+            intake.close()
+            return False
+        self.intake, self._scanner = intake, scanner
+        self._noted_bytes, self._noted_messages = 0, scanner.message_count
+        self._filtered_count = scanner.filtered_count
+        return True
+
+    def filter_arrivals(self, topic_filter: TopicFilter | None) -> None:
+        """Only what passes is for the application."""
+        assert self._scanner is not None
+        if self._scanner.topic_filter is not topic_filter:
+            self._scanner.topic_filter = topic_filter
+
+    def close_intake(self, now_ns: int) -> None:
+        """Have the engine read again."""
+        intake, scanner = self.intake, self._scanner
+        assert intake is not None
+        assert scanner is not None
+        intake.settle()
+        self.note_received(now_ns)
+        intake.close()
+        self.intake = self._scanner = None
+        scanner.topic_filter = None
+        if not self.is_over:
+            self.is_paused = False
+            self._mask = -1
+            self._watch()
+
+    def note_received(self, now_ns: int) -> None:
+        """Tell the engine, and the counters, what came by the intake."""
+        intake, scanner = self.intake, self._scanner
+        if intake is None or scanner is None:
+            return
+        filtered = scanner.filtered_count - self._filtered_count
+        arrived = scanner.message_count - self._noted_messages + filtered
+        self.engine.handle_received(intake.received_bytes - self._noted_bytes, arrived, now_ns)
+        self._noted_bytes = intake.received_bytes
+        self._noted_messages = scanner.message_count
+        self._filtered_count = scanner.filtered_count
+        self._peers.pattern.counters.messages_received += arrived
+        self._peers.pattern.counters.filtered += filtered
 
     def _greet(self, ready: Ready) -> None:
         peers = self._peers
@@ -262,8 +411,8 @@ class Connection:
 
     def resume(self, now_ns: int) -> None:  # noqa: ARG002
         """Read again."""
-        if self._is_paused and not self.is_over:
-            self._is_paused = False
+        if self.is_paused and not self.is_over:
+            self.is_paused = False
             self._watch()  # what has come meanwhile makes it readable at once
 
     def refuse(self, text: str, now_ns: int) -> None:
@@ -275,7 +424,7 @@ class Connection:
     def is_drained(self) -> bool:
         """True if nothing that was sent is left on this side."""
         return self.is_over or not (
-            self._writer.size_bytes
+            self.writer.size_bytes
             or (self.is_attached and self._peers.pattern.queued_for(self.number))
         )
 
@@ -304,8 +453,8 @@ class Connection:
             return
         last_words = self.engine.take_transmits()
         if last_words:
-            self._writer.put(last_words)
-            self._writer.write()
+            self.writer.put(last_words)
+            self.writer.write()
         was_ready = self.is_attached or self.engine.is_ready
         self.hang_up()
         kind = MonitorKind.DISCONNECTED if was_ready else MonitorKind.HANDSHAKE_FAILED
@@ -319,10 +468,11 @@ class Connection:
         if self.is_over:
             return
         self.is_over = True
+        self._peers.close_ways(self)
         self.engine.close()
         self._peers.unwatch(self._fd)
         self._peers.over(self)
-        self._writer.clear()
+        self.writer.clear()
         self._socket.close()
 
     def forget(self) -> None:

@@ -15,6 +15,7 @@ from enum import Enum, auto
 from functools import partial
 from itertools import count
 from random import SystemRandom
+from select import EPOLLIN
 from threading import Event as Flag
 from time import monotonic_ns
 from typing import Final
@@ -28,7 +29,7 @@ from mcast.errors import (
     TransportError,
     UnroutableError,
 )
-from mcast.kernel import Message
+from mcast.kernel import Inbox, Message, StreamGate
 from mcast.monitor import MonitorEvent, MonitorKind
 from mcast.net.stream import resolve
 from mcast.options import SocketOptions
@@ -42,6 +43,7 @@ from mcast.runtime.monitor import Monitor
 from mcast.runtime.pipes import NEVER, Pipe, Timed
 from mcast.runtime.queues import ReceiveQueue, Waiters
 from mcast.runtime.settings import pattern_options, security_of, zmtp_options
+from mcast.runtime.shortways import ShortWays
 from mcast.stats import Snapshot
 from mcast.unicast import InprocEndpoint, IpcEndpoint, TcpEndpoint, UdpEndpoint, UnicastEndpoint
 from mcast.zmtp import AuthNeeded, AuthStatus, ZmtpEngine
@@ -52,6 +54,8 @@ _log = logging.getLogger("mcast")
 
 _STREAMING_NS: Final = 3_000
 """Who sends again so soon after the last call is in a loop: its messages wait for company."""
+_AHEAD: Final = 64
+"""Messages fetched at once for calls of ``recv``: the lock is taken once for them."""
 _BATCH: Final = 256
 """Messages that wait at most."""
 _DRAIN_IVL_NS: Final = 1_000_000
@@ -102,6 +106,7 @@ class Peers:
         self.is_dirty = False
         """The switchboard has it in its list."""
         self.bytes_sent = 0
+        """By datagrams, and by connections that are over."""
         self.accepted_count = 0
         self.connected_count = 0
         self.handshakes_failed = 0
@@ -129,6 +134,8 @@ class Peers:
         self._dialers: dict[str, Dialer] = {}
         self._bound_names: set[str] = set()
         self._inproc_ends: dict[str, list[InprocEnd]] = {}
+        self.ways = ShortWays(self, loop)
+        """Who sends and receives without the pattern, while there is one connection."""
         self._datagrams: dict[str, DatagramPipe] = {}
         self._heap: list[tuple[int, int, Timed]] = []
         self._ticket = count()
@@ -359,6 +366,9 @@ class Peers:
     def _sent(self, number: int, now_ns: int) -> list[Callable[[], None]]:
         """Write at once, unless the application is in the middle of a stream of messages."""
         self._unwritten += number
+        gate = self.ways.gate
+        if gate is not None and gate.writer is not None:
+            return self._write_all(now_ns)  # else what goes by the gate would overtake it
         if self._unwritten < _BATCH and now_ns - self._sent_at_ns < min(
             _STREAMING_NS, self._coalesce_ns
         ):
@@ -374,16 +384,33 @@ class Peers:
         self.mark()
         return self.switchboard.settle(now_ns)
 
-    def recv_many(self, limit: int) -> list[Message]:
-        """Up to ``limit`` messages that are there. Raises PatternError, ClosedError."""
+    def recv_many(self, limit: int, *, ahead: Inbox | None = None) -> list[Message]:
+        """Up to ``limit`` messages that are there; with ``ahead`` some more go to that inbox, and
+        what it has comes first. Raises PatternError, ClosedError."""
         with self._lock:
             self._check_open()
-            taken = self.pattern.recv_many(limit)
             after = []
-            if self.pattern.has_news:
+            if (inbox := self.inbox) is not None:
+                taken = self._read_now(inbox, limit)
+            elif ahead is None:
+                taken = self.pattern.recv_many(limit)
+            elif not (taken := ahead.get_many(limit)):
+                taken = self.pattern.recv_many(max(limit, _AHEAD))
+                ahead.put(taken[limit:])  # before anything else may come into it
+                del taken[limit:]
+            if self.pattern.has_news or self.is_dirty:
                 self.mark()
                 after = self.switchboard.settle(monotonic_ns())
         _call(after)
+        return taken
+
+    def _read_now(self, inbox: Inbox, limit: int) -> list[Message]:
+        """What waits in the inbox, or else at the connection."""
+        taken = inbox.get_many(limit)
+        connection = self.lone_connection
+        if not taken and connection is not None:
+            connection.handle_ready(monotonic_ns(), EPOLLIN)
+            taken = inbox.get_many(limit)
         return taken
 
     def command(self, act: Callable[[Pattern], None]) -> None:
@@ -436,6 +463,9 @@ class Peers:
     @property
     def is_readable(self) -> bool:
         """True if ``recv_many`` would give something."""
+        inbox = self.inbox
+        if inbox is not None and len(inbox):
+            return True
         return self.pattern.is_readable or self._stage is not _Stage.OPEN
 
     @property
@@ -446,12 +476,19 @@ class Peers:
     def stats(self) -> Snapshot:
         """All counters, as a flat dict."""
         with self._lock:
+            for connection in self._connections:
+                connection.note_received(monotonic_ns())
             snapshot = dict(self.pattern.counters.snapshot())
             snapshot["connections"] = sum(each.is_attached for each in self._connections)
             snapshot["bytes_received"] = self._bytes_received + sum(
                 each.engine.counters.bytes_received for each in self._connections
             )
-        snapshot["bytes_sent"] = self.bytes_sent
+            snapshot["bytes_sent"] = self.bytes_sent + sum(
+                each.writer.written_bytes for each in self._connections
+            )
+        if (gate := self.ways.gate) is not None:
+            snapshot["messages_taken"] += gate.sent_count
+            snapshot["dropped_at_hwm"] += gate.dropped_count
         snapshot["accepted"] = self.accepted_count
         snapshot["connected"] = self.connected_count
         snapshot["handshakes_failed"] = self.handshakes_failed
@@ -508,7 +545,85 @@ class Peers:
     def over(self, connection: Connection) -> None:
         """It was given back."""
         self._bytes_received += connection.engine.counters.bytes_received
+        self.bytes_sent += connection.writer.written_bytes
         self._connections.discard(connection)
+
+    @property
+    def lone_connection(self) -> Connection | None:
+        """The connection of the only pipe, if it stands."""
+        if len(self._pipes) != 1:
+            return None
+        for pipe in self._pipes.values():
+            if isinstance(pipe, Connection) and pipe.is_attached and not pipe.is_over:
+                return pipe
+        return None
+
+    @property
+    def inbox(self) -> Inbox | None:
+        """Where messages go without the pattern; None while they do not."""
+        return self.ways.inbox
+
+    def allow_reading(self, allowed: bool) -> None:
+        """Whether messages may go to the inbox without the pattern, as nothing else puts any."""
+        with self._lock:
+            self.ways.may_read = allowed
+            self.mark()
+            after = self.switchboard.settle(monotonic_ns())
+        _call(after)
+
+    def make_gate(self, slow: Callable[..., None], slow_many: Callable[..., int]) -> StreamGate:
+        """A short way for plain messages; else it calls ``slow`` or ``slow_many``."""
+        options = self.options
+        is_threaded = self._loop.drive is None
+        is_pub = self.kind is SocketKind.PUB
+        return StreamGate(
+            max_message_bytes=options.max_msg_size,
+            message_limit=options.sndhwm,
+            coalesce_ns=self._coalesce_ns,
+            blocks=is_threaded and not is_pub,
+            drops=is_pub,
+            baton=self._loop.baton,
+            attended=is_threaded,
+            failed=self.write_error,
+            slow=slow,
+            slow_many=slow_many,
+        )
+
+    def gate_of(self, connection: Connection) -> StreamGate | None:
+        """The gate, if it leads to this peer."""
+        gate = self.ways.gate
+        return gate if gate is not None and gate.writer is connection.writer else None
+
+    def close_ways(self, connection: Connection) -> None:
+        """A connection is over; before its descriptor is."""
+        if self.ways.connection is connection:
+            self.ways.leave(monotonic_ns())
+
+    def look_again(self, now_ns: int) -> None:
+        """Settle in a while, since nobody tells when there is room."""
+        self._due_ns = min(self._due_ns, now_ns + _DRAIN_IVL_NS)
+        self._loop.wake_before(self._due_ns)
+
+    def write_error(self) -> None:
+        """The system refused what the gate wrote. Without the lock, by whoever sent."""
+        self._loop.call(self._meet_error, self)
+
+    def _meet_error(self) -> None:
+        now_ns = monotonic_ns()
+        with self._lock:
+            connection = self.lone_connection
+            if connection is not None:
+                connection.flush(now_ns)
+            self.mark()
+            after = self.switchboard.settle(now_ns)
+        _call(after)
+
+    def settled(self) -> int:
+        """Do what follows of what a waiting thread came upon. Without the lock."""
+        with self._lock:
+            after = self.switchboard.settle(monotonic_ns())
+        _call(after)
+        return NEVER  # the loop has the timers
 
     def gone(self, number: int) -> None:
         """A connection is over for good."""
@@ -583,6 +698,7 @@ class Peers:
             for number in pattern.take_loaded():
                 if number in pipes:
                     pipes[number].flush(now_ns)
+        self.ways.settle(now_ns)
 
     def _drain(self, now_ns: int) -> None:
         """Hand a SUB's messages to its queue, as far as there is room."""
@@ -620,12 +736,13 @@ class Peers:
             due_ns = heap[0][0]
         except IndexError:
             due_ns = NEVER
-        return min(due_ns, self._due_ns, self._give_up_ns)
+        return min(due_ns, self._due_ns, self._give_up_ns, self.ways.due_ns)
 
     @property
     def next_alarm_ns(self) -> int:
-        """The same."""
-        return self.next_timeout_ns
+        """The same, but for what the baton attends to."""
+        due_ns = self._heap[0][0] if self._heap else NEVER
+        return min(due_ns, self._due_ns, self._give_up_ns, self.ways.alarm_ns)
 
     @property
     def gives_up_ns(self) -> int:
@@ -635,6 +752,8 @@ class Peers:
     def handle_timeout(self, now_ns: int) -> None:
         """Serve what is due. Loop thread."""
         with self._lock:
+            if self.ways.due_ns <= now_ns:
+                self.ways.write(now_ns)
             if self._due_ns <= now_ns:
                 self._due_ns = NEVER
                 self._unwritten = 0

@@ -24,7 +24,7 @@ from mcast.pgm import Messages
 from mcast.pgm.events import EngineEvent
 from mcast.runtime.deadline import Deadline
 
-__all__ = ["EVENT_LIMIT", "Drive", "ReceiveQueue", "Waiters", "wait_any"]
+__all__ = ["EVENT_LIMIT", "Drive", "ReceiveQueue", "Waiters", "wait_any", "wait_at"]
 
 Drive = Callable[[Callable[[], bool], float | None], bool]
 """Work until a condition holds; False if the timeout in seconds runs out first."""
@@ -174,6 +174,18 @@ def wait_any(
     return True
 
 
+def wait_at(
+    inbox: Inbox, waiters: Waiters, is_ready: Callable[[], bool], left_s: float | None
+) -> bool:
+    """Wait where the messages of ``inbox`` come in, or as ``Waiters.wait`` does."""
+    intake = inbox.intake
+    if intake is not None and left_s != 0:
+        came = intake.wait(-1 if left_s is None else int(min(left_s, TIMEOUT_MAX) * 1e9))
+        if came is not None:
+            return came or is_ready()
+    return waiters.wait(is_ready, left_s)
+
+
 class ReceiveQueue:
     """Messages and events of one SUB socket on their way to the application."""
 
@@ -307,12 +319,7 @@ class ReceiveQueue:
 
     def _wait(self, left_s: float | None) -> bool:
         """Wait until there may be something; False if ``left_s`` seconds ran out first."""
-        intake = self.inbox.intake
-        if intake is not None and left_s != 0:
-            came = intake.wait(-1 if left_s is None else int(min(left_s, TIMEOUT_MAX) * 1e9))
-            if came is not None:
-                return came or self.is_ready()
-        return self.waiters.wait(self.is_ready, left_s)
+        return wait_at(self.inbox, self.waiters, self.is_ready, left_s)
 
     def is_ready(self) -> bool:
         """True if ``get`` would not block."""

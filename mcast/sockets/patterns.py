@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from threading import RLock
 from typing import Final
 
 from mcast.errors import Again, MessageTooLongError, OptionError, PatternError
@@ -18,7 +17,7 @@ from mcast.options import SocketOptions
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
 from mcast.runtime.peers import Peers, SocketKind
-from mcast.runtime.queues import Waiters
+from mcast.runtime.queues import Waiters, wait_at
 from mcast.sockets.base import DONTWAIT, POLLIN, POLLOUT, SNDMORE, Socket, SocketType
 from mcast.sockets.buffers import BytesLike, as_message, flat, topic_bytes
 from mcast.stats import Snapshot
@@ -38,8 +37,8 @@ __all__ = [
     "Xsub",
 ]
 
-_AHEAD: Final = 64
-"""Messages fetched at once for calls of ``recv``: the lock is taken once for them."""
+_LEAST_HWM: Final = 128
+"""Below this ``recv`` fetches each message alone: what was fetched ahead does not count there."""
 
 
 class PatternSocket(Socket):
@@ -55,13 +54,19 @@ class PatternSocket(Socket):
         self._writable = Waiters(loop.drive)
         self._inbox = Inbox()
         self._inbox.baton = loop.baton
-        self._fetching = RLock()
         self._rest: deque[bytes] = deque()
         self._parts: list[bytes] = []
         self._has_fd = False
         self._peers = self._make_peers()
+        # One call of compiled code each, where the way is short; else it calls what is given here.
+        # Nothing in the loop keeps the gates, which keep this socket alive.
         if self._pollable & POLLIN:
             self.__dict__["recv"] = ReceiveGate(self._inbox, self._recv).recv
+        self._gate = self._peers.make_gate(self._send, self._send_many)
+        self._peers.ways.use(self._gate, self._inbox if self._pollable & POLLIN else None)
+        if self._pollable & POLLOUT and self._peers.pattern.passes_on:
+            self.__dict__["send"] = self._gate.send
+            self.__dict__["send_many"] = self._gate.send_many
         self._options_changed()
 
     def _make_peers(self) -> Peers:
@@ -89,6 +94,9 @@ class PatternSocket(Socket):
         Raises: Again, MessageTooLongError, PatternError if it is not this socket's turn to send,
         UnroutableError, ClosedError; TypeError for a str.
         """
+        self._send(data, flags, timeout=timeout)
+
+    def _send(self, data: BytesLike, flags: int = 0, *, timeout: float | None = None) -> None:
         self.send_multipart((data,), flags, timeout=timeout)
 
     def send_multipart(
@@ -115,15 +123,20 @@ class PatternSocket(Socket):
             self._refuse_size(size)
         if more:
             self._parts = whole
+            self._gate.hold = True
             return
         peers.send(as_message(whole), 0 if flags & DONTWAIT else timeout)
         self._parts = []
+        self._gate.hold = self.closed
 
     def send_many(self, messages: Iterable[BytesLike], *, timeout: float | None = None) -> int:
         """Send many messages of one part each; how many, all unless ``timeout`` seconds ran out.
 
         Raises: as ``send``; nothing is sent if one of them is too long.
         """
+        return self._send_many(messages, timeout=timeout)
+
+    def _send_many(self, messages: Iterable[BytesLike], *, timeout: float | None = None) -> int:
         if self._parts:
             raise PatternError("a message is under way since send(..., SNDMORE); finish it first")
         if isinstance(messages, bytes | bytearray | memoryview | str):
@@ -251,7 +264,7 @@ class PatternSocket(Socket):
         try:
             while not (taken := self._fetch(count)):
                 left = deadline.left
-                if left == 0 or not self._readable.wait(self._can_receive, left):
+                if left == 0 or not wait_at(self._inbox, self._readable, self._can_receive, left):
                     raise Again(f"no message within {timeout} s")
                 self._check()
         finally:
@@ -266,17 +279,7 @@ class PatternSocket(Socket):
         taken = self._inbox.get_many(count)
         if taken:
             return taken
-        peers = self._unicast()
-        if not self._ahead:
-            return peers.recv_many(count)
-        with self._fetching:  # nobody may fetch what comes later before it is in the inbox
-            taken = self._inbox.get_many(count)
-            if not taken:
-                taken = peers.recv_many(max(count, self._ahead))
-                if len(taken) > count:
-                    self._inbox.put(taken[count:])
-                    del taken[count:]
-        return taken
+        return self._unicast().recv_many(count, ahead=self._inbox if self._ahead else None)
 
     def _take_rest(self) -> list[bytes]:
         taken: list[bytes] = []
@@ -296,9 +299,10 @@ class PatternSocket(Socket):
 
     def _options_changed(self) -> None:
         options = self._options
-        self._ahead = min(_AHEAD, options.rcvhwm // 2) if self._fetches_ahead else 0
-        if options.conflate:
-            self._ahead = 0
+        self._ahead = self._fetches_ahead and not options.conflate and options.rcvhwm >= _LEAST_HWM
+        self._inbox.limit = options.rcvhwm
+        self._gate.max_message_bytes = options.max_msg_size
+        self._gate.message_limit = options.sndhwm
 
     # Waiting.
 
@@ -348,15 +352,14 @@ class PatternSocket(Socket):
     # The end.
 
     def _closed(self) -> None:
-        self._inbox.hold = True
+        self._inbox.hold = self._gate.hold = True
         self._inbox.clear()
         self._readable.close()
         self._writable.close()
 
     def _abandon(self) -> None:
         super()._abandon()
-        self._inbox.hold = True
-        self._fetching = RLock()
+        self._inbox.hold = self._gate.hold = True
         self._readable.abandon()
         self._writable.abandon()
 

@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from mcast.endpoint import MulticastEndpoint
 from mcast.errors import Again, ClosedError, MessageTooLongError, OptionError, PatternError
-from mcast.kernel import Buffer, Message, longest_bytes
+from mcast.kernel import Buffer, Message, StreamGate, longest_bytes
 from mcast.options import SocketOptions
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.links import MulticastLink
@@ -41,6 +41,7 @@ class Pub(Socket):
     def __init__(self, loop: Loop, options: SocketOptions, *, owner: object = None) -> None:
         super().__init__(loop, options, owner=owner)
         self._parts: list[Buffer] = []
+        self._stream_gate: StreamGate | None = None  # of the unicast side
         self._room = Waiters(loop.drive)
         self._turn = RLock()  # whoever has it sends to several endpoints
 
@@ -173,6 +174,13 @@ class Pub(Socket):
             self._loop.wake_before(0)  # which has to look after what the gates left
             self.__dict__.pop("send", None)
             self.__dict__.pop("send_many", None)
+            if self._stream_gate is not None:
+                self._stream_gate.hold = bool(links or self._parts or self._error is not None)
+                self._stream_gate.max_message_bytes = self._options.max_msg_size
+                self._stream_gate.message_limit = self._options.sndhwm
+                if not links:
+                    self.__dict__["send"] = self._stream_gate.send
+                    self.__dict__["send_many"] = self._stream_gate.send_many
             alone = len(links) == 1 and self._peers is None
             if alone and not self._parts and self._error is None:
                 gate = links[0].open_gate(
@@ -242,9 +250,12 @@ class Pub(Socket):
         return MulticastLink(endpoint, self._options, self._loop, room=self._room)
 
     def _make_peers(self) -> Peers:
-        return Peers(
+        peers = Peers(
             SocketKind.PUB, self._options, self._loop, readable=self._room, writable=self._room
         )
+        self._stream_gate = peers.make_gate(self._send_one, self._send_batch)
+        peers.ways.use(self._stream_gate, None)
+        return peers
 
     @property
     def _waiters(self) -> Waiters:
@@ -256,9 +267,13 @@ class Pub(Socket):
         return self.closed or all(link.has_room() for link in list(self._links.values()))
 
     def _closed(self) -> None:
+        if self._stream_gate is not None:
+            self._stream_gate.hold = True
         self._room.close()
 
     def _abandon(self) -> None:
         super()._abandon()
+        if self._stream_gate is not None:
+            self._stream_gate.hold = True
         self._turn = RLock()
         self._room.abandon()

@@ -204,6 +204,7 @@ class Sub(Socket):
         )
         for topic in self._topics.repeated():
             peers.subscribe(topic, True)
+        peers.ways.use(None, self._queue.inbox)
         return peers
 
     def _open(self, endpoint: MulticastEndpoint) -> MulticastLink:
@@ -229,6 +230,10 @@ class Sub(Socket):
     def _find_short_way(self) -> None:
         """Where there is one endpoint only, whoever waits for messages reads its socket."""
         links = list(self._links.values())
+        if self._peers is not None:
+            self._peers.allow_reading(not links)
+            if not links:
+                return
         intake = links[0].intake if len(links) == 1 and self._peers is None else None
         before, self._queue.inbox.intake = self._queue.inbox.intake, intake
         self._queue.waiters.bell = intake.ring if intake is not None else None

@@ -7,7 +7,7 @@ after the end everything is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum, auto
 from typing import Final
 
@@ -121,6 +121,33 @@ class ZmtpEngine:
         """When to call ``handle_timeout``; 2^62 means never."""
         return min(self._handshake_due_ns, self._heartbeat.next_timeout_ns)
 
+    @property
+    def plain_scanner(self) -> FrameScanner | None:
+        """The scanner, for somebody else to read for it from now on; None where that cannot be.
+
+        It has to be ready, without CURVE, and a type whose peers do not subscribe by messages.
+        Whoever reads calls ``handle_stop`` for what is no message, and ``handle_received``.
+        """
+        scanner = self._scanner
+        if self._state is not _State.READY or not isinstance(scanner, FrameScanner):
+            return None
+        return None if self._options.socket_type in _PUBLISHERS else scanner
+
+    @property
+    def is_plain(self) -> bool:
+        """True if frames may be put between what the engine sends: it is ready, without CURVE."""
+        return self._state is _State.READY and isinstance(self._scanner, FrameScanner)
+
+    @property
+    def has_transmits(self) -> bool:
+        """True if ``take_transmits`` would give something."""
+        return bool(self._transmits)
+
+    @property
+    def peer_topics(self) -> Collection[bytes]:
+        """What the peer is subscribed to, or has joined; good until the next input."""
+        return self._topics.topics
+
     # Input.
 
     def handle_bytes(self, data: Buffer, now_ns: int) -> None:
@@ -140,6 +167,25 @@ class ZmtpEngine:
                 self._flush_untrusted()
         except FrameError as error:
             self._fail(error)
+
+    def handle_stop(self, stop: bytes | FrameError, now_ns: int) -> None:
+        """Take what somebody who reads for the engine came upon: a command, or an error."""
+        if self._state is not _State.READY:
+            return
+        self._heartbeat.handle_bytes(now_ns)
+        try:
+            if not isinstance(stop, bytes):
+                raise stop
+            self._handle_command_untrusted(stop, now_ns)
+        except FrameError as error:
+            self._fail(error)
+
+    def handle_received(self, size_bytes: int, message_count: int, now_ns: int) -> None:
+        """Take note that somebody who reads for the engine got so much since the last call."""
+        if size_bytes and self._state is _State.READY:
+            self.counters.bytes_received += size_bytes
+            self.counters.messages_received += message_count
+            self._heartbeat.handle_bytes(now_ns)
 
     def handle_eof(self) -> None:
         """The peer closed the connection, or it broke."""

@@ -6,6 +6,7 @@ DISH's groups, and JOIN and LEAVE for them, are the same thing under other names
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from mcast.errors import MessageTooLongError, PatternError
@@ -66,6 +67,11 @@ class PeerTopics:
         self._max_count = options.max_subscription_count
         self._max_bytes = options.max_subscription_bytes
         self._max_topic_bytes = max_topic_bytes(options)
+
+    @property
+    def topics(self) -> Collection[bytes]:
+        """All of them."""
+        return self._topics
 
     def add_untrusted(self, topic: bytes, events: list[ZmtpEvent]) -> None:
         """The peer subscribes; also again to what it has. Raises ``ZmtpError`` over a limit."""
