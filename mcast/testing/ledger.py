@@ -55,7 +55,7 @@ class Account:
         first, last = self._passed(event.first, event.last)
         begin, end = stream.begin(first), stream.end(last)
         for message in event.messages:
-            index = self._next_owed()
+            index = self._next_owed(end)
             parts = message if isinstance(message, tuple) else (message,)
             if index >= len(stream.messages) or stream.messages[index] != parts:
                 raise self._unexpected(index, parts)
@@ -121,9 +121,18 @@ class Account:
     @property
     def is_settled(self) -> bool:
         """True if nothing is owed of what was sent until now."""
-        index = self._next_owed()
-        stream = self.stream
-        return index >= len(stream.messages) or stream.span(index)[1] > stream.end(stream.lead)
+        stream, ledger = self.stream, self._ledger
+        sent = stream.end(stream.lead)
+        for index in range(self._next, len(stream.messages)):
+            start, end = stream.span(index)
+            parts = stream.messages[index]
+            if end > sent:
+                break
+            if ledger.wants(parts) and not (
+                ledger.is_too_long(parts) or any(b < end and start < e for b, e in self._losses)
+            ):
+                return False
+        return True
 
     def _passed(self, first: int, last: int) -> tuple[int, int]:
         first -= self._base
@@ -136,17 +145,18 @@ class Account:
         )
         return first, last
 
-    def _next_owed(self) -> int:
-        """The message that has to come next."""
+    def _next_owed(self, limit: int) -> int:
+        """The message that has to come next, or the first that ends behind ``limit``: of what is
+        not reached yet a loss may still be reported."""
         stream, ledger = self.stream, self._ledger
         messages = stream.messages
         index = self._next
         while index < len(messages):
-            is_lost = self._is_lost(*stream.span(index))
-            is_too_long = ledger.is_too_long(messages[index])
-            if is_too_long:
-                if stream.span(index)[1] > stream.end(stream.lead):
-                    break  # not yet sent as a whole: nobody has judged it
+            start, end = stream.span(index)
+            if end > limit:
+                break
+            is_lost = self._is_lost(start, end)
+            if ledger.is_too_long(messages[index]):
                 self._too_long_most += 1
                 self._too_long += not is_lost
             elif not is_lost and ledger.wants(messages[index]):
@@ -163,7 +173,7 @@ class Account:
 
     def _nothing_owed_before(self, position: int) -> None:
         """The stream has come this far: a message that ended before it must have been heard of."""
-        index = self._next_owed()
+        index = self._next_owed(position)
         if index < len(self.stream.messages):
             start, end = self.stream.span(index)
             self._require(

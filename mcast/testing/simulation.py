@@ -330,21 +330,28 @@ class _Run:
     def _prove(self) -> None:
         """With no faults left, every message arrives, and nothing is lost."""
         network = self.network
-        lost_before = {sub.name: sub.lost_count for sub in self._listening()}
+        before = {
+            account: account.lost_packets
+            for subscriber in self._listening()
+            for account in subscriber.ledger.accounts.values()
+        }
         for _ in range(_PROOF_MESSAGES):
             for publisher in self._living():
                 publisher.send(self._message((20,)))
             network.run(0.005)
         network.run(2.0)
         for subscriber in self._listening():
-            if subscriber.lost_count > lost_before[subscriber.name]:
-                raise Violation(Law.LIVENESS, f"{subscriber.name} loses without any fault")
             for publisher in self._living():
                 account = subscriber.ledger.accounts.get(publisher.stream.name)
                 if account is None or account.stream is not publisher.stream or account.is_over:
                     raise Violation(
                         Law.LIVENESS,
                         f"{subscriber.name} does not follow {publisher.name} after the faults",
+                    )
+                if account.lost_packets > before.get(account, 0):
+                    raise Violation(
+                        Law.LIVENESS,
+                        f"{subscriber.name} loses of {publisher.name} without any fault",
                     )
                 if not account.is_settled:
                     raise Violation(
