@@ -103,6 +103,7 @@ class Receiver:
         self._out: list[Message] = []
         self._out_first = first_sqn
         self._spm_sqn: int | None = None
+        self._spm_ns = now_ns
         self._restart_evidence = 0
         self._evidence_sqn: int | None = None
         self._settled_lead = self._marked_lead = first_sqn - 1
@@ -291,7 +292,9 @@ class Receiver:
             self._spm_sqn = body.sqn - 1
         spm_sqn = extend(body.sqn, self._spm_sqn)
         if self._contradicts(packet, body, spm_sqn):
-            if spm_sqn != self._evidence_sqn:
+            # Several that a newer one overtook, as when a path changes, come soon after that one.
+            is_late = now_ns - self._spm_ns >= _OVERTAKING_NS
+            if is_late and spm_sqn != self._evidence_sqn:
                 # A chain that does not rise begins anew: reordered, or a forged one led it.
                 rises = self._evidence_sqn is not None and spm_sqn > self._evidence_sqn
                 self._restart_evidence = self._restart_evidence + 1 if rises else 1
@@ -302,6 +305,7 @@ class Receiver:
         elif spm_sqn > self._spm_sqn:
             self._restart_evidence = 0
             self._evidence_sqn = None
+            self._spm_ns = now_ns
         if spm_sqn <= self._spm_sqn:
             self._counters.spms_stale += 1
             return

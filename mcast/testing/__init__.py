@@ -11,6 +11,7 @@ from mcast.testing.hosts import Host, Publisher, Subscriber
 from mcast.testing.laws import Law, Violation
 from mcast.testing.ledger import Ledger
 from mcast.testing.network import Network
+from mcast.testing.simulation import Result, run_seed, shrink
 from mcast.testing.stream import Stream
 
 __all__ = [
@@ -20,7 +21,10 @@ __all__ = [
     "Ledger",
     "Network",
     "Publisher",
+    "Result",
     "Stream",
     "Subscriber",
     "Violation",
+    "run_seed",
+    "shrink",
 ]

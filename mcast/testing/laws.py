@@ -33,7 +33,7 @@ class Law(StrEnum):
     """What is sent follows RFC 3208 and the limits of rate, repairs and window."""
 
 
-class Violation(Exception):  # noqa: N818  a broken law is what it is called
+class Violation(Exception):
     """A law was broken; the run is over."""
 
     def __init__(self, law: Law, what: str) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from mcast.events import Event, LossReason, Lost, PeerJoined, PeerLeft, PeerRestarted
-from mcast.kernel import Message
 from mcast.options import SocketOptions
 from mcast.pgm import Messages
 from mcast.pgm.sqn import SQN_MASK, extend

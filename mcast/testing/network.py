@@ -20,7 +20,17 @@ from mcast.events import Event, Lost
 from mcast.options import OptionValue, SocketOptions
 from mcast.pgm import Messages, Transmit
 from mcast.pgm.events import GROUP
-from mcast.pgm.packet import NAK, NCF, ODATA, RDATA, SPM, TYPE_NAMES, Nak, PacketError, parse_untrusted
+from mcast.pgm.packet import (
+    NAK,
+    NCF,
+    ODATA,
+    RDATA,
+    SPM,
+    TYPE_NAMES,
+    Nak,
+    PacketError,
+    parse_untrusted,
+)
 from mcast.testing.hosts import Datagrams, Host, Publisher, Subscriber
 from mcast.testing.laws import Law, Violation
 from mcast.testing.stream import Stream
@@ -30,7 +40,7 @@ __all__ = ["Network"]
 _START_NS: Final = 1_000_000_000_000
 _NEVER: Final = 1 << 62
 _TXW_BYTES: Final = 1 << 20
-"""Transmit window where nothing else is asked: making one of 64 MiB takes longer than most tests."""
+"""Transmit window where nothing else is asked: to make one of 64 MiB takes longer than a test."""
 _FOR_PUBLISHERS: Final = frozenset({NAK, 0x09, 0x0C})
 _PORT: Final = 5555
 _GROUP: Final = bytes((239, 192, 1, 1))
@@ -83,7 +93,8 @@ class Network:
             tsi or self.new_tsi(),
             Random(self.dice.getrandbits(64)),
         )
-        return self._join(host)
+        self._add(host)
+        return host
 
     def subscriber(self, *topics: bytes, name: str = "", **options: OptionValue) -> Subscriber:
         """A new host that follows every publisher; without ``topics``, all that it sends."""
@@ -96,7 +107,8 @@ class Network:
             topics,
             Random(self.dice.getrandbits(64)),
         )
-        return self._join(host)
+        self._add(host)
+        return host
 
     @property
     def publishers(self) -> list[Publisher]:
@@ -119,11 +131,10 @@ class Network:
     def _address(self) -> bytes:
         return bytes((10, 77, *divmod(len(self.hosts) + 1, 256)))
 
-    def _join(self, host: Publisher | Subscriber) -> Publisher | Subscriber:
+    def _add(self, host: Host) -> None:
         self.hosts.append(host)
         self._by_address.setdefault(host.address, []).append(host)
         self.schedule(host)
-        return host
 
     # Faults of the segment.
 
@@ -225,7 +236,9 @@ class Network:
         fates = [(0, packet, True) for packet in packets]
         if not outbound.is_clear:
             fates = [
-                fate for packet in packets for fate in outbound.carry(self.dice, self.now_ns, packet)
+                fate
+                for packet in packets
+                for fate in outbound.carry(self.dice, self.now_ns, packet)
             ]
         for receiver in self._receivers(sender, transmit, packets[0][4]):
             if (sender, receiver) not in self._cuts:
@@ -239,7 +252,9 @@ class Network:
                     message if isinstance(message, bytes) else b"\0".join(message), self.trace_hash
                 )
             if self.trace is not None:
-                self._note(f"{host.name}: {len(event.messages)} messages {event.first}-{event.last}")
+                self._note(
+                    f"{host.name}: {len(event.messages)} messages {event.first}-{event.last}"
+                )
         else:
             self.trace_hash = crc32(repr(event).encode(), self.trace_hash)
             if self.trace is not None:

@@ -129,7 +129,11 @@ class _Run:
         plan, network = self.plan, self.network
         for part in plan.publishers:
             shared = self._hosts["pub0"].address if part.shares_address else None
-            publisher = network.publisher(part.name, address=shared, **part.options)
+            publisher = network.publisher(
+                part.name,
+                address=shared,
+                **part.options,  # type: ignore[arg-type]  # names of socket options only
+            )
             self._hosts[part.name] = publisher
             for burst in part.bursts:
                 self._at(burst.at_ns, partial(self._send, publisher, burst))
@@ -301,7 +305,7 @@ class _Run:
             if publisher.waiting_count or not publisher.stream.is_drained:
                 raise Violation(
                     Law.LIVENESS,
-                    f"{publisher.name} still holds messages {bound_ns / 1e9:.1f} s after the faults",
+                    f"{publisher.name} holds messages {bound_ns / 1e9:.1f} s after the faults",
                 )
         self._demand_settled("after the faults", bound_ns)
         network.check()
@@ -398,4 +402,3 @@ class _Run:
 
 
 _TYPES: Final = {name: number for number, name in TYPE_NAMES.items()}
-
