@@ -54,6 +54,12 @@ class Process:
         return self._process.pid
 
     @property
+    def output(self) -> int:
+        """The descriptor of its stdout, for who watches several; don't mix with ``read_line``."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    @property
     def stderr(self) -> str:
         """Everything the process has written to stderr so far."""
         return self._log.read_text(errors="replace")
