@@ -210,7 +210,7 @@ class Publisher(Host):
             self.address,
             self.lives,
             options,
-            max(8, options.txw_bytes // slot_bytes),
+            slot_bytes,
             self.local_ns,
         )
         """What this life has sent."""

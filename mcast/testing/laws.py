@@ -42,3 +42,6 @@ class Violation(Exception):
         """Which."""
         self.what = what
         """By whom, how, in numbers."""
+
+    def __reduce__(self) -> tuple[type[Violation], tuple[Law, str]]:
+        return Violation, (self.law, self.what)

@@ -201,6 +201,12 @@ class Network:
                 subscriber.ledger.settle(all_sent=True)
                 subscriber.check_limits()
 
+    def inject(
+        self, receiver: Host, packet: bytes, address: bytes, *, to_group: bool = False
+    ) -> None:
+        """A packet that nobody here sent arrives, as if from ``address``."""
+        self._launch(0, receiver, address, packet, len(packet), to_group, False)
+
     # What hosts call.
 
     def schedule(self, host: Host) -> None:

@@ -42,6 +42,7 @@ FAULT_KINDS: Final = (
     "crash_same",
     "restart",
     "close",
+    "storm",
 )
 """Everything that may go wrong."""
 
@@ -137,7 +138,17 @@ def draw(seed: int) -> Plan:
         subscribers[0].at_ns = 0
     plan = Plan(seed, safety_ns, publishers, subscribers, [], dice.random() < 0.8)
     plan.faults = _faults(Random(f"mcast faults {seed}"), plan)
+    storm_dice = Random(f"mcast storm {seed}")
+    if storm_dice.random() < 0.12:
+        plan.faults.append(_storm(storm_dice, plan))
     return plan
+
+
+def _storm(dice: Random, plan: Plan) -> Fault:
+    """A stranger asks a publisher for everything, again and again."""
+    begin = dice.randrange(plan.safety_ns // 2)
+    value = dice.choice((1, 5)) * _MS
+    return Fault("storm", dice.choice(plan.publishers).name, begin, plan.safety_ns, value)
 
 
 def _publisher(dice: Random, index: int, safety_ns: int, profile: str) -> Part:
@@ -213,7 +224,7 @@ def _faults(dice: Random, plan: Plan) -> list[Fault]:
     if dice.random() < 0.3:
         kinds = [kind for kind in FAULT_KINDS if kind in _MILD and dice.random() < 0.6]
     else:
-        kinds = [kind for kind in FAULT_KINDS if dice.random() < 0.22]
+        kinds = [kind for kind in FAULT_KINDS if kind != "storm" and dice.random() < 0.22]
     if "crash_same" in kinds:  # what is late would speak for a life that is over
         kinds = [kind for kind in kinds if kind not in ("crash", "close")]
     faults = []

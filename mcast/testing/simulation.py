@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from mcast.pgm.packet import TYPE_NAMES
+from mcast.pgm.packet import NAK_LIST_LIMIT, TYPE_NAMES, build_nak
 from mcast.testing.conditions import Conditions
 from mcast.testing.hosts import Host, Publisher, Subscriber
 from mcast.testing.laws import Law, Violation
@@ -27,6 +27,7 @@ _NEVER: Final = 1 << 62
 _PROOF_MESSAGES: Final = 10
 """Sent by each publisher after all faults are over, and owed to everybody."""
 _FILLER: Final = bytes(range(33, 127)) * 400
+_STRANGER: Final = bytes((10, 77, 255, 1))
 _HEAD_BYTES: Final = 10  # longest head of a frame
 _SLOW_AWAKE_NS: Final = 2 * _MS
 _SLOW_ASLEEP_NS: Final = 20 * _MS
@@ -203,6 +204,8 @@ class _Run:
                 host.pause()
             case "slow":
                 self._nap(host, fault)
+            case "storm":
+                self._storm(host, fault)
             case "jump":
                 host.jump(int(fault.value))
             case "close":
@@ -258,6 +261,19 @@ class _Run:
         elif isinstance(host, Subscriber):
             host.start()
             host.ledger.is_mild = self.plan.is_mild
+
+    def _storm(self, host: Host, fault: Fault) -> None:
+        """A stranger asks for as much as one NAK can name, every ``value`` ns."""
+        network = self.network
+        if not isinstance(host, Publisher) or network.now_ns >= self._begin_ns + fault.end_ns:
+            return
+        stream = host.stream
+        last = stream.lead
+        numbers = range(max(stream.trail, last - NAK_LIST_LIMIT + 1), last + 1)
+        if host.is_up and numbers:
+            nak = build_nak(stream.tsi, network.port, numbers, host.address, network.group)
+            network.inject(host, nak, _STRANGER)
+        network.at(network.now_ns + int(fault.value), partial(self._storm, host, fault))
 
     def _nap(self, host: Host, fault: Fault) -> None:
         """It works for a moment, then does something else for ten times as long."""

@@ -38,6 +38,10 @@ _HEAD_BYTES: Final = _DATA_HEADER_BYTES + _OFFSET_BYTES
 _NO_START: Final = 0xFFFF
 _UDP_IP_BYTES: Final = 28
 _RUN_BYTES: Final = 65_000
+_RUN_PACKETS: Final = 44
+_LEAST_SLOTS: Final = 8
+_BURST_S: Final = 0.001
+_REPAIR_BURST_S: Final = 0.05
 _MORE: Final = 1
 
 
@@ -50,7 +54,7 @@ class Stream:
         address: bytes,
         life: int,
         options: SocketOptions,
-        slot_count: int,
+        slot_bytes: int,
         now_ns: int,
     ) -> None:
         self.tsi = tsi
@@ -71,7 +75,7 @@ class Stream:
         """When each packet was first sent, from ``first_sqn`` on, in the network's time."""
         self._options = options
         self._timers = options.timers
-        self._slot_count = slot_count
+        self._slot_count = max(_LEAST_SLOTS, options.txw_bytes // slot_bytes)
         self._began_ns = now_ns
         self._starts: list[int] = []
         self._framed = bytearray()
@@ -81,9 +85,14 @@ class Stream:
         self._confirmed_ns: dict[int, int] = {}
         self._repaired_ns: dict[int, int] = {}
         self._data_bytes = self._repair_bytes = 0
-        cost = options.rate / 8
-        self._data_burst = max(2 * 9100, cost * 0.001) + _RUN_BYTES
-        self._repair_burst = max(2 * 9100, 256 * 1024) + _RUN_BYTES
+        # As the source has it: a burst, and a last run that may overdraw.
+        run_bytes = min(_RUN_PACKETS, max(1, _RUN_BYTES // slot_bytes)) * (
+            slot_bytes + _UDP_IP_BYTES
+        )
+        least_bytes = 2 * (slot_bytes + _UDP_IP_BYTES)
+        rate, share = options.rate / 8, options.repair_share
+        self._data_burst = max(least_bytes, rate * _BURST_S) + run_bytes
+        self._repair_burst = max(least_bytes, rate * share * _REPAIR_BURST_S) + run_bytes
 
     # Where things are.
 
