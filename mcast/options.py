@@ -81,6 +81,22 @@ PROFILES: Final[dict[str, Timers]] = {
         # 2.5 times libzmq's 30 s between SPMs, so that an idle libzmq publisher is not gone.
         peer_expiry_ns=75_000 * _MS,
     ),
+    # As lan, but for a thousand receivers that lose the same packet: the first NAK goes out later,
+    # and its NCF reaches the others before theirs. Measured in tests/sim/test_crowds.py.
+    "crowd": Timers(
+        nak_bo_ivl_ns=50 * _MS,
+        nak_group_size=1000,
+        nak_rpt_ivl_ns=80 * _MS,
+        nak_rdata_ivl_ns=80 * _MS,
+        nak_ncf_retries=63,  # 5 s of them
+        nak_data_retries=63,
+        repair_deadline_ns=5_000 * _MS,
+        repair_holdoff_ns=20 * _MS,
+        spm_ambient_ivl_ns=1_000 * _MS,
+        spm_heartbeat_ivls_ns=(20 * _MS, 30 * _MS, 50 * _MS, 100 * _MS, 200 * _MS, 400 * _MS),
+        spmr_ivl_ns=25 * _MS,
+        peer_expiry_ns=75_000 * _MS,
+    ),
     # The numbers libzmq gives OpenPGM, and the heartbeat schedule that comes of them.
     "libzmq": Timers(
         nak_bo_ivl_ns=50 * _MS,
@@ -177,7 +193,11 @@ class SocketOptions(UnicastOptions):
     coalesce: float = 50e-6
     """After a packet left, small messages wait up to this many seconds for company. 0 to 0.1."""
     profile: str = "lan"
-    """The protocol's waits: ``lan``, or ``libzmq`` for the numbers it gives OpenPGM."""
+    """The protocol's waits: ``lan``, ``crowd``, or ``libzmq`` for the numbers it gives OpenPGM.
+
+    ``crowd`` is for hundreds of subscribers in one group: where all of them lose the same packet,
+    few ask for it, and a lone one waits up to 40 ms longer for a repair.
+    """
     repair_deadline: float | None = None
     """Longest stall of delivery by one gap, in seconds, 0.01 to 3600. None: as the profile (5)."""
     peer_expiry: float | None = None
