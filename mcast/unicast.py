@@ -78,7 +78,10 @@ class IpcEndpoint:
     """A file's path; ``@name`` is abstract; ``*``, only to bind, a new file of its own."""
 
     def __post_init__(self) -> None:
-        size = len(self.path.encode("utf-8", "surrogateescape"))
+        try:
+            size = len(self.path.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError:
+            raise EndpointError(f"{self.path!r} is no path: it cannot be encoded") from None
         if not self.path or self.path == "@" or "\0" in self.path:
             raise EndpointError("an ipc:// URL names a file, as in ipc:///tmp/feed, or @name")
         if size > IPC_PATH_BYTES:

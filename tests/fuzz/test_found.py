@@ -9,6 +9,10 @@ from tests.fuzz import targets
 pytestmark = pytest.mark.kernel_independent
 
 FOUND = {
+    "a lone surrogate in a path is an EndpointError like any other": (
+        "endpoint",
+        "6970633a2f2feda080",
+    ),
     "a PING that other bytes follow has its TTL run on as if they had come later": (
         "zmtp-frames",
         "00a41b040a0450494e47000a637478040504504f4e470406055448494e47",

@@ -46,7 +46,7 @@ ROWS: Final[dict[str, Row]] = {
     "subscriptions": Row(
         "subscribing, cancelling and matching", "subscriptions", ("mcast.patterns.subscriptions",)
     ),
-    "endpoint": Row("endpoint URLs", "endpoint", ("mcast.endpoint",)),
+    "endpoint": Row("endpoint URLs", "endpoint", ("mcast.endpoint", "mcast.unicast")),
     "kernel": Row(
         "the same calls on both kernels",
         "kernel",
