@@ -244,17 +244,14 @@ cdef class StreamGate:
             return 0
         if pending < STREAM_BATCH_BYTES and self._timer != &self._own_timer:
             now_ns = _now()
-            if alone:
-                if (
-                    now_ns - self._written_ns < self._coalesce_ns // ALONE_SHARE
-                    or now_ns - self._left_ns < self._coalesce_ns // PAUSE_SHARE
-                ):
-                    self._arm(self._written_ns + self._coalesce_ns)
-                    return 0
-            elif now_ns - self._written_ns < self._coalesce_ns:
-                return 0
+            if now_ns - self._written_ns < self._coalesce_ns and not (
+                alone
+                and now_ns - self._written_ns >= self._coalesce_ns // ALONE_SHARE
+                and now_ns - self._left_ns >= self._coalesce_ns // PAUSE_SHARE
+            ):
+                return self._leave_for_later()
         elif self._is_blocked and _now() - self._written_ns < self._coalesce_ns:
-            return 0
+            return self._leave_for_later()
         self._write()
         if self.error:
             self._failed()
@@ -262,12 +259,26 @@ cdef class StreamGate:
             self._arm(self._written_ns + STREAM_RETRY_NS)
         return 0
 
+    cdef int _leave_for_later(self) noexcept:
+        """There is always a time for what waits, since a write of before took it back."""
+        if self._timer.due_ns == NEVER:
+            self._arm(
+                self._written_ns + (STREAM_RETRY_NS if self._is_blocked else self._coalesce_ns)
+            )
+        return 0
+
     cdef void _arm(self, long long due_ns) noexcept:
+        cdef Baton baton = self._baton
         self._timer.due_ns = due_ns
         if self._timer != &self._own_timer:
             mcast_fence()
-            if due_ns < self._baton._looks_at_ns - BULK_SLEEP_NS:
-                self._baton.wake()
+            if due_ns < baton._looks_at_ns - BULK_SLEEP_NS:
+                baton.wake()
+            return
+        baton.due_ns = min(baton.due_ns, due_ns)  # as ``Loop.wake_before``
+        if due_ns < baton.sleeps_until_ns:
+            baton.sleeps_until_ns = 0
+            baton.wake()
 
     cdef int _write(self) noexcept:
         """0, or an errno; one that is not about room closes the gate."""

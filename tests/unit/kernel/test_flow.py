@@ -151,6 +151,33 @@ def test_full_batch_leaves_by_itself(pair: Pair) -> None:
 
 
 @compiled
+def test_rest_of_a_batch_has_its_time_after_full_writes(pair: Pair) -> None:
+    end, there = pair
+    gate = end.gate(attended=True, message_limit=10_000)
+    gate.send(b"first")
+    gate.send(b"second")
+    assert gate.send_many([bytes(500)] * 100) == 100
+    assert end.writer.size_bytes > 0
+    assert gate.due_ns < NEVER
+    assert gate.flush() == 0
+    assert there.recv(1 << 20) == framed(b"first", b"second", *[bytes(500)] * 100)
+
+
+@compiled
+@pytest.mark.parametrize("attended", [False, True])
+def test_what_the_system_did_not_take_has_its_time(pair: Pair, attended: bool) -> None:
+    end, _ = pair
+    clog(end)
+    gate = end.gate(attended=attended, coalesce_ns=10**9)
+    gate.send_many([bytes(1000)] * 3)
+    assert gate.due_ns < NEVER
+    assert gate.flush() == errno.EAGAIN
+    assert gate.due_ns == NEVER
+    gate.send(b"x")
+    assert gate.due_ns < NEVER
+
+
+@compiled
 def test_coalesced_message_takes_those_before_it_along(pair: Pair) -> None:
     end, there = pair
     gate = end.gate(attended=True, coalesce_ns=2_000_000)
