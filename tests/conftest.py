@@ -81,14 +81,15 @@ def why_no_namespaces() -> str | None:
 
 @functools.cache
 def why_no_peer(peer: str) -> str | None:
-    """Why ``peer`` ("libzmq" or the name of a program) cannot be used here, or None."""
-    if peer != "libzmq":
+    """Why ``peer`` ("libzmq", "pyzmq" or the name of a program) cannot be used here, or None."""
+    name = {"libzmq": "MCAST_LIBZMQ_PYTHON", "pyzmq": "MCAST_PYZMQ_PYTHON"}.get(peer)
+    if name is None:
         return None if shutil.which(peer) else f"the program {peer} is not installed"
-    python = os.environ.get("MCAST_LIBZMQ_PYTHON")
+    python = os.environ.get(name)
     if not python:
-        return "no libzmq peer: MCAST_LIBZMQ_PYTHON is not set (tools/test builds the peer)"
+        return f"no {peer} peer: {name} is not set (tools/test makes the peer)"
     if not Path(python).is_file():
-        return f"no libzmq peer: MCAST_LIBZMQ_PYTHON={python} does not exist"
+        return f"no {peer} peer: {name}={python} does not exist"
     return None
 
 
@@ -97,6 +98,13 @@ def libzmq_python() -> str:
     """The interpreter whose ``zmq`` speaks PGM through Debian's libzmq; a peer process runs it."""
     skip_if(why_no_peer("libzmq"))
     return os.environ["MCAST_LIBZMQ_PYTHON"]
+
+
+@pytest.fixture(scope="session")
+def pyzmq_python() -> str:
+    """The interpreter that has the pyzmq wheel, whose libzmq is the newest; no PGM in it."""
+    skip_if(why_no_peer("pyzmq"))
+    return os.environ["MCAST_PYZMQ_PYTHON"]
 
 
 def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -172,3 +172,20 @@ install_libzmq_peer() {
     fi
     export MCAST_LIBZMQ_PYTHON=$PEER_VENV/bin/python
 }
+
+# install_pyzmq_peer: .venv-pyzmq/ with the pyzmq wheel, which carries the newest libzmq, without
+# PGM. Sets MCAST_PYZMQ_PYTHON, unless the caller's environment names a peer, or returns 1.
+install_pyzmq_peer() {
+    local venv=$ROOT/.venv-pyzmq
+    [ -z "${MCAST_PYZMQ_PYTHON:-}" ] || return 0
+    if ! "$venv/bin/python" -c 'import zmq' 2>/dev/null; then
+        heading "set-up: .venv-pyzmq with the pyzmq wheel"
+        complete_python
+        "$PYTHON" -m venv --clear "$venv" || return 1
+        "$venv/bin/python" -m pip install --quiet --only-binary pyzmq pyzmq || {
+            note "no pyzmq peer: pip could not install the wheel"
+            return 1
+        }
+    fi
+    export MCAST_PYZMQ_PYTHON=$venv/bin/python
+}

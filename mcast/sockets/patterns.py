@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from mcast.errors import Again, MessageTooLongError, OptionError, PatternError
-from mcast.kernel import Inbox, Message, ReceiveGate, longest_bytes, parts_of
+from mcast.kernel import Buffer, Inbox, Message, ReceiveGate, longest_bytes, parts_of
 from mcast.options import SocketOptions
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
@@ -45,6 +45,8 @@ class PatternSocket(Socket):
     """A socket over tcp://, ipc:// and inproc://, of any type but PUB and SUB."""
 
     _pollable = POLLIN | POLLOUT
+    _address_parts = 0
+    """Parts in front of a message that stay here."""
     _fetches_ahead = True
     """False where ``recv`` means more than the next message."""
 
@@ -119,8 +121,7 @@ class PatternSocket(Socket):
             raise OptionError(
                 f"a message has 1 to {self._options.max_parts} parts, not {len(whole) + more}"
             )
-        if (size := sum(map(len, whole))) > self._options.max_msg_size:
-            self._refuse_size(size)
+        self._check_size(whole)
         if more:
             self._parts = whole
             self._gate.hold = True
@@ -163,8 +164,7 @@ class PatternSocket(Socket):
                 raise OptionError(
                     f"a message has 1 to {self._options.max_parts} parts, not {len(whole)}"
                 )
-            if (size := sum(map(len, whole))) > self._options.max_msg_size:
-                self._refuse_size(size)
+            self._check_size(whole)
             batch.append(as_message(whole))
         return peers.send_many(batch, timeout)
 
@@ -173,6 +173,11 @@ class PatternSocket(Socket):
         if not self._pollable & POLLOUT:
             self._refuse("send")
         return self._unicast()
+
+    def _check_size(self, parts: Sequence[Buffer]) -> None:
+        size = sum(map(len, parts[self._address_parts :]))
+        if size > self._options.max_msg_size:
+            self._refuse_size(size)
 
     def _refuse_size(self, size: int) -> None:
         raise MessageTooLongError(
@@ -394,6 +399,7 @@ class Router(PatternSocket):
     """Receives ``[routing id, ...]`` from each peer in turn; sends the same to whom it names."""
 
     kind = SocketType.ROUTER
+    _address_parts = 1
 
 
 class Req(PatternSocket):
