@@ -21,8 +21,8 @@ HEAD = """\
 Made by `tools/interop` from the test `tests/interop/test_zmtp_matrix.py`; do not edit. Peer: the
 libzmq {version} inside the pyzmq wheel, in a process of its own. In each cell messages of 0, 1,
 255, 256, 8,192, 65,536 bytes and 16 MiB, in one to five parts, some empty, pass and are compared
-byte by byte; then the peer closes its socket, comes back at the same endpoint, and they pass again (but for
-those of 16 MiB). Types that answer send each message back.
+byte by byte; then the peer closes its socket, comes back at the same endpoint, and they pass again
+(but for those of 16 MiB). Types that answer send each message back.
 
 {passed} of {total} cells passed.
 
