@@ -335,7 +335,8 @@ class PgmEngine:
             no_window = (first - body.trail) & SQN_MASK >= _HALF_SPACE
             if no_window or options.fin or options.reset or options.unreachable:
                 return None
-        elif isinstance(body, Data):
+        elif isinstance(body, Data) and packet.header.type == ODATA:
+            # Not with a repair: it lies behind, where an expired stream was heard before.
             first = body.sqn
             if (first - body.trail) & SQN_MASK >= _HALF_SPACE:
                 self.counters.malformed["window"] += 1

@@ -322,6 +322,8 @@ class Receiver:
             self._gaps.backoff_ivl_ns = min(max(wanted_ns, 1_000_000), 200_000_000)
         if not packet.options.unreachable:
             self._take_window(now_ns, body)
+            if self.is_over:
+                return  # the trail has passed the last that was missing
         if packet.options.reset:
             self._end(now_ns, "reset", tail_unknown=True)
         elif packet.options.fin:

@@ -285,8 +285,14 @@ class Ledger:
             )
         elif reason is LossReason.REPAIR_DEADLINE:
             age_ns = self._age_ns(stream, last, now_ns)
+            timers = self._timers
+            allowed_ns = min(
+                timers.repair_deadline_ns,
+                timers.nak_ncf_retries * timers.nak_rpt_ivl_ns,
+                timers.nak_data_retries * timers.nak_rdata_ivl_ns,
+            )
             self._require(
-                age_ns >= self._timers.repair_deadline_ns - _SLACK_NS,
+                age_ns >= allowed_ns - _SLACK_NS,
                 Law.HONEST,
                 f"{where} {last} was sent {age_ns / 1e6:.1f} ms ago",
             )

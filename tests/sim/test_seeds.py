@@ -11,6 +11,8 @@ from tests.sim.planted import PLANTS, Plant
 
 FOUND = {
     416: "SPMs that a shorter path overtook passed for a restart",
+    1795485471441: "an SPM whose trail ended the stream ended it twice",
+    1795485475617: "a repair began an expired stream anew, behind where it had been",
 }
 """Seeds that broke a law once, and what was wrong."""
 

@@ -666,6 +666,25 @@ def test_fin_waits_for_repairs() -> None:
     assert sub.stream == [b"a", b"b", b"c", PeerLeft(NAME, "finished", 2, tail_unknown=False)]
 
 
+def test_a_final_spm_whose_trail_ends_the_stream_ends_it_once() -> None:
+    """Found by tools/simulate --seed 1795485471441."""
+    sub = joined()
+    sub.hear(odata(0, "a"), odata(2, "c", trail=0), spm(1, 0, 2, option(OptionType.FIN)))
+    sub.hear(spm(2, 2, 2, option(OptionType.FIN)))
+    ends = [event for event in sub.events if isinstance(event, PeerLeft)]
+    assert ends == [PeerLeft(NAME, "finished", 2, tail_unknown=False)]
+
+
+def test_a_repair_starts_no_stream() -> None:
+    """It is behind what the source sends now, and may have been delivered before the stream
+    expired. Found by tools/simulate --seed 1795485475617."""
+    sub = subscriber()
+    sub.hear(rdata(5, "old", trail=0))
+    assert sub.stream == []
+    sub.hear(odata(9, "new", trail=0))
+    assert sub.messages == [b"new"]
+
+
 def test_fin_reports_what_is_not_repaired_before_the_end() -> None:
     sub = joined(repair_deadline=0.1)
     sub.hear(odata(0, "a"), spm(1, 0, 2, option(OptionType.FIN)))
