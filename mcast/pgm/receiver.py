@@ -322,8 +322,6 @@ class Receiver:
             self._gaps.backoff_ivl_ns = min(max(wanted_ns, 1_000_000), 200_000_000)
         if not packet.options.unreachable:
             self._take_window(now_ns, body)
-            if self.is_over:
-                return  # the trail has passed the last that was missing
         if packet.options.reset:
             self._end(now_ns, "reset", tail_unknown=True)
         elif packet.options.fin:
@@ -594,6 +592,8 @@ class Receiver:
     # The end, and a new beginning.
 
     def _end(self, now_ns: int, reason: str, *, tail_unknown: bool) -> None:
+        if self.is_over:
+            return  # the same SPM's trail has passed the last that was missing
         self._final_sqn = None
         self._gaps.lose_below(self._slots.lead + 1, LossReason.SOURCE_GONE)
         self._settle(now_ns)

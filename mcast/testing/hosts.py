@@ -321,6 +321,11 @@ class Subscriber(Host):
         self._heard_ns: dict[bytes, int] = {}
         self.start()
 
+    def jump(self, by_ns: int) -> None:
+        """Its clock goes ahead all at once, as after a suspension."""
+        self.ledger.may_hear_twice = True
+        super().jump(by_ns)
+
     def start(self) -> None:
         """Begin a life, after ``crash``."""
         self.is_up = True
