@@ -82,7 +82,7 @@ class Conditions:
         if self.reorder and roll() < self.reorder:
             delay_ns += dice.randrange(self.reorder_ns)
         intact = packet
-        if self.corrupt and roll() < self.corrupt:
+        if self.corrupt and len(packet) >= _CHECKSUM.stop and roll() < self.corrupt:
             packet = _corrupted(packet, dice)
         if self.truncate and roll() < self.truncate:
             packet = packet[: dice.randrange(len(packet))]
@@ -99,7 +99,9 @@ class Conditions:
         if rolled < self.loss:
             return True
         by_type = self.loss_by_type
-        return bool(by_type) and dice.random() < by_type.get(packet[4] & 0x0F, 0.0)
+        if not by_type or len(packet) < 5:  # cut so short that it has no type
+            return False
+        return dice.random() < by_type.get(packet[4] & 0x0F, 0.0)
 
 
 def _corrupted(packet: bytes, dice: Random) -> bytes:

@@ -64,6 +64,18 @@ def test_one_type_can_be_lost_alone(kind: int) -> None:
     network.check()
 
 
+def test_faults_on_both_sides_work_on_what_is_left_of_a_packet() -> None:
+    network, publisher, subscriber = pair()
+    publisher.outbound.truncate = 0.5
+    subscriber.inbound.corrupt = 0.5
+    subscriber.inbound.loss_by_type[SPM] = 0.5
+    publish(network, publisher, 100)
+    network.heal()
+    network.run(2)
+    assert len(subscriber.messages) == 100
+    network.check()
+
+
 def test_a_cut_is_one_way_and_ends() -> None:
     network, publisher, subscriber = pair()
     network.cut(publisher, subscriber)
