@@ -21,6 +21,27 @@ EXAMPLES = ROOT / "docs" / "examples"
 TIMEOUT_S = 60
 
 EXPECTED: dict[str, list[str]] = {
+    "broker.py": [r"hello -> HELLO", r"world -> WORLD"],
+    "clone.py": [r"3 copies of 50 keys, all the same as the table: True"],
+    "envelopes.py": [r"weather: sunny"] * 3,
+    "forwarder.py": [
+        *[r"a publisher hears of the subscription: b'\\x01A'"] * 2,
+        r"from publisher 0",
+        r"from publisher 1",
+        r"messages through the proxy: 2",
+    ],
+    "lazy_pirate.py": [
+        r"server: one",
+        r"server: two, which is asked again",
+        r"client: first",
+        r"client: second",
+        r"client: no reply",
+    ],
+    "load_balancer.py": [r"60 tasks done", r"the fast worker did more: True"],
+    "ventilator.py": [
+        *(rf"worker-{index}: 100 tasks" for index in range(3)),
+        r"sum of squares: 8955050",
+    ],
     "asyncio_ticker.py": [r"PeerJoined", r"1000 messages in order"],
     "hello.py": [r"hello", r"PeerJoined"],
     "losses.py": [
@@ -43,7 +64,20 @@ EXPECTED: dict[str, list[str]] = {
 }
 """What each program prints, line by line, as patterns; the order of the poller's is free."""
 
-URL_COUNTS = {"poller.py": 2}
+URL_COUNTS = {
+    "poller.py": 2,
+    **dict.fromkeys(
+        (
+            "broker.py",
+            "envelopes.py",
+            "forwarder.py",
+            "lazy_pirate.py",
+            "load_balancer.py",
+            "ventilator.py",
+        ),
+        0,
+    ),
+}
 
 _BLOCK = re.compile(r"^```python( run)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _URL = re.compile(r"epgm://lo;[\d.]+:\d+")
