@@ -84,7 +84,7 @@ class Conditions:
         intact = packet
         if self.corrupt and len(packet) >= _CHECKSUM.stop and roll() < self.corrupt:
             packet = _corrupted(packet, dice)
-        if self.truncate and roll() < self.truncate:
+        if self.truncate and packet and roll() < self.truncate:
             packet = packet[: dice.randrange(len(packet))]
         arrivals.append((delay_ns, packet, packet is intact))
         return arrivals

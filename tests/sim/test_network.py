@@ -66,7 +66,7 @@ def test_one_type_can_be_lost_alone(kind: int) -> None:
 
 def test_faults_on_both_sides_work_on_what_is_left_of_a_packet() -> None:
     network, publisher, subscriber = pair()
-    publisher.outbound.truncate = 0.5
+    publisher.outbound.truncate = subscriber.inbound.truncate = 0.5
     subscriber.inbound.corrupt = 0.5
     subscriber.inbound.loss_by_type[SPM] = 0.5
     publish(network, publisher, 100)
