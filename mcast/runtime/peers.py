@@ -17,6 +17,7 @@ from itertools import count
 from random import SystemRandom
 from select import EPOLLIN
 from threading import Event as Flag
+from threading import current_thread
 from time import monotonic_ns
 from typing import Final
 
@@ -125,6 +126,7 @@ class Peers:
         self._lock = loop.switchboard.lock
         self._sink = sink
         self._stage = _Stage.OPEN
+        self._is_quiet = False
         self._give_up_ns = NEVER
         self._numbers = count(1)
         self._pipes: dict[int, Pipe] = {}
@@ -466,12 +468,12 @@ class Peers:
         inbox = self.inbox
         if inbox is not None and len(inbox):
             return True
-        return self.pattern.is_readable or self._stage is not _Stage.OPEN
+        return self.pattern.is_readable or (self._stage is not _Stage.OPEN and not self._is_quiet)
 
     @property
     def is_writable(self) -> bool:
         """True if ``send`` would not block."""
-        return self.pattern.is_writable or self._stage is not _Stage.OPEN
+        return self.pattern.is_writable or (self._stage is not _Stage.OPEN and not self._is_quiet)
 
     def stats(self) -> Snapshot:
         """All counters, as a flat dict."""
@@ -501,6 +503,9 @@ class Peers:
         if self.error is not None:
             raise TransportError(*self.error.args)
         if self._stage is not _Stage.OPEN:
+            if self._is_quiet and current_thread().daemon:
+                self._lock.release()
+                Flag().wait()
             raise ClosedError("the socket was closed")
 
     # For connections, doors and dialers; under the lock.
@@ -793,12 +798,16 @@ class Peers:
 
     # The end.
 
-    def close(self, linger: float) -> None:
+    def close(self, linger: float, *, quietly: bool = False) -> None:
         """Accept nothing more; the loop ends it when all is written, or after ``linger`` seconds.
+
+        ``quietly``, as the interpreter exits: nobody is woken, and daemon threads stop where they
+        are instead of dying with an error that nobody wants to see.
 
         Takes no lock: a signal handler or a finalizer may call this in the thread that holds it.
         """
         give_up_ns = monotonic_ns() + (round(linger * 1e9) if self.kind in _LINGERS else 0)
+        self._is_quiet = quietly
         self._loop.call(lambda: self._begin_closing(give_up_ns), self)
 
     def _begin_closing(self, give_up_ns: int) -> None:

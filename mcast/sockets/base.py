@@ -472,7 +472,7 @@ class Socket(OptionAttributes):
         for link in list(self._links.values()):
             link.close(self._options.linger, quietly=True)
         if self._peers is not None:
-            self._peers.close(self._options.linger)
+            self._peers.close(self._options.linger, quietly=True)
         return self._options.linger
 
     def _find_short_way(self) -> None:
