@@ -19,6 +19,8 @@ from mcast.errors import ClosedError, ForkedError, OptionError
 from mcast.options import OptionValue, SocketOptions
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
+from mcast.runtime.metrics import Metrics
+from mcast.runtime.status import open_status, status_setting
 from mcast.sockets import (
     PUB,
     SUB,
@@ -39,6 +41,7 @@ from mcast.sockets import (
     Xsub,
 )
 from mcast.sockets.base import check_kind
+from mcast.sockets.roll import Roll
 
 __all__ = ["GRACE_S", "Context"]
 
@@ -86,13 +89,24 @@ class Context:
     """
 
     def __init__(
-        self, *, loop: str = "thread", busy_poll: bool = False, **defaults: OptionValue
+        self,
+        *,
+        loop: str = "thread",
+        busy_poll: bool = False,
+        status: bool | None = None,
+        metrics: str | None = None,
+        **defaults: OptionValue,
     ) -> None:
         """``loop="caller"`` makes no thread: a call that waits (``recv``, ``poll``, a ``send`` that
         blocks) does the protocol's work meanwhile, and ``send`` a little of it in passing. Lower
         latency, but a publisher repairs, and announces itself, only while it is in such a call:
         ``poll`` regularly. Messages then leave at once (``coalesce`` is 0 unless you set it). With
         ``busy_poll=True`` it spins instead of sleeping: the lowest latency, at the cost of a core.
+
+        ``status`` opens a socket in a directory of yours alone where ``mcast stat`` reads the
+        counters; None: unless ``MCAST_STATUS=off``, and if it can be had. ``metrics=":9404"``
+        serves them to Prometheus by HTTP, on 127.0.0.1 where no address is named; it needs the
+        extra ``metrics``. Raises: TransportError if one that is asked for cannot be opened.
         """
         self._error: ClosedError | None = ClosedError("the context was not made")
         if loop not in ("thread", "caller"):
@@ -105,9 +119,12 @@ class Context:
             defaults.setdefault("coalesce", 0.0)
         self._defaults = SocketOptions().with_changes(defaults)
         self._given = defaults
+        self._status = status_setting(status)
         self._lock = RLock()  # a signal handler may end the context from within
         self._sockets: WeakSet[Socket] = WeakSet()  # they keep the context alive, not it them
         self._loop: Loop | None = None
+        self._roll = Roll()
+        self._metrics = None if metrics is None else Metrics(metrics, self._roll.describe)
         self._error = None
         with _contexts_lock:
             _contexts.add(self)
@@ -159,12 +176,15 @@ class Context:
         with self._lock:
             self._check()
             if self._loop is None:
-                self._loop = loop = Loop(threaded=self._threaded, busy_poll=self._busy_poll)
+                loop = Loop(threaded=self._threaded, busy_poll=self._busy_poll)
+                open_status(loop, self._status, self._roll.describe)
+                self._loop = loop
                 _loops.add(loop)
                 loop.ended.add(lambda: _loops.discard(loop))
                 loop.start()
             made = make(self._loop, checked, owner=self)
             self._sockets.add(made)
+            self._roll.add(made)
             if self._error is not None:  # a signal handler ended the context meanwhile
                 made.close()
                 self._loop.finish()
@@ -193,6 +213,11 @@ class Context:
             "sockets": counts,
         }
 
+    @property
+    def metrics_address(self) -> str | None:
+        """Where Prometheus finds the counters, as ``host:port``; None without ``metrics``."""
+        return None if self._metrics is None else self._metrics.address
+
     def term(self, linger: float | None = None) -> None:
         """Close every socket and stop the thread; a second call does nothing.
 
@@ -205,6 +230,8 @@ class Context:
         if closing is not None:
             loop, longest_s = closing
             loop.join(longest_s + GRACE_S)
+        if self._metrics is not None:
+            self._metrics.join(GRACE_S)
 
     destroy = term
 
@@ -218,6 +245,8 @@ class Context:
             self._error = ClosedError("the context was closed; make a new one")
             sockets = list(self._sockets)
             loop, self._loop = self._loop, None
+        if self._metrics is not None:
+            self._metrics.close()
         for socket in sockets:
             socket.close(linger)
         if loop is None:
@@ -244,6 +273,8 @@ class Context:
         # sockets are being collected, too, and tell their links to close.
         if self._error is None and self._loop is not None:
             self._loop.finish()
+        if self._error is None and self._metrics is not None:
+            self._metrics.close()
 
     def _check(self) -> None:
         if self._error is not None:
@@ -253,6 +284,8 @@ class Context:
         """In a forked child: nothing of this works here any more, and no lock may be taken."""
         self._lock = RLock()  # whoever held the old one exists in the parent only
         self._error = ForkedError("the context belongs to the parent process; make a new one here")
+        if self._metrics is not None:
+            self._metrics.abandon()
         for socket in list(self._sockets):
             socket._abandon()
 

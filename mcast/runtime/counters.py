@@ -7,12 +7,25 @@ Invariant: a socket reports every name of its list from its first moment on; onl
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 from collections.abc import Collection
 from typing import Final
 
+from mcast import stats
 from mcast.stats import PgmCounters, Snapshot
 
-__all__ = ["ALL", "GAUGES", "QUEUE", "add_up", "descriptions"]
+__all__ = [
+    "ALL",
+    "GAUGES",
+    "QUEUE",
+    "add_up",
+    "all_descriptions",
+    "descriptions",
+    "is_gauge",
+    "split_reason",
+]
 
 _LINK: Final = {
     "data_received": "Original data packets taken, in order or early.",
@@ -67,6 +80,9 @@ GAUGES: Final = frozenset(
 )
 """Names whose values go down, too, and end with their endpoint."""
 
+_REASONED: Final = {"malformed": "malformed_by_reason", "send_error": "send_errors"}
+"""Beginnings of names whose end is a reason, and what all of them together are called."""
+
 _HIGHEST: Final = GAUGES - {"messages_unsent", "peers", "send_backlog"}
 
 
@@ -84,3 +100,37 @@ def add_up(totals: Snapshot, addend: Snapshot, *, leave_out: Collection[str] = (
 def descriptions() -> dict[str, str]:
     """What each counter of links and queues means, by name; ``PgmCounters`` documents its own."""
     return {**_LINK, **QUEUE}
+
+
+@functools.cache
+def all_descriptions() -> dict[str, str]:
+    """``descriptions`` and those of ``PgmCounters``, out of its source, where that is installed."""
+    texts = {
+        **descriptions(),
+        "malformed_by_reason": "Packets dropped by the parser, by reason.",
+        "send_errors": "Packet runs that the system refused, by its reason.",
+    }
+    try:
+        tree = ast.parse(inspect.getsource(stats))
+    except OSError:
+        return texts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == PgmCounters.__name__:
+            for name, text in zip(node.body, node.body[1:], strict=False):
+                if isinstance(name, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    texts[ast.unparse(name.target)] = inspect.cleandoc(ast.literal_eval(text.value))
+    return texts
+
+
+def is_gauge(name: str) -> bool:
+    """True if the value of this counter shows what is now."""
+    return name in GAUGES or name in ("queued", "connections")
+
+
+def split_reason(name: str) -> tuple[str, str]:
+    """``malformed_checksum`` is ``malformed_by_reason`` and ``checksum``; others have no reason."""
+    for beginning, together in _REASONED.items():
+        reason = name.removeprefix(f"{beginning}_")
+        if reason != name and name not in all_descriptions():
+            return together, reason
+    return name, ""

@@ -24,7 +24,7 @@ from mcast.runtime.deadline import Deadline
 from mcast.runtime.pipes import Switchboard
 from mcast.runtime.queues import Drive, Waiters
 
-__all__ = ["Link", "Loop", "LoopDriver"]
+__all__ = ["Guest", "Link", "Loop", "LoopDriver"]
 
 _log = logging.getLogger("mcast")
 
@@ -39,6 +39,8 @@ _PATIENCE_S: Final = 0.01
 """How long a thread waits for another that does the loop's work, before it looks for itself."""
 _ATTEND_IVL_NS: Final = 1_000_000
 """Without a thread, sending looks for NAKs so often; they come 10 ms after a loss, or later."""
+_TURNS_PER_LOOK: Final = 64
+"""While it spins, guests wait for so many turns: what they do must cost the links nothing."""
 
 
 class Link(Protocol):
@@ -67,6 +69,19 @@ class Link(Protocol):
 
     def fail(self, error: Exception) -> None:
         """A bug: this link is over, the others live on."""
+
+    def abandon(self) -> None:
+        """In a forked child: close the descriptors, take no lock."""
+
+
+class Guest(Protocol):
+    """What the loop serves beside its links, and does not wait for when it ends."""
+
+    def handle_ready(self, fd: int, mask: int) -> None:
+        """Something can be read from ``fd``, or written to it."""
+
+    def close(self) -> None:
+        """The loop ends."""
 
     def abandon(self) -> None:
         """In a forked child: close the descriptors, take no lock."""
@@ -104,6 +119,7 @@ class Loop:
         """What the unicast sides of the context's sockets share."""
         self.stream_reader = StreamReader(_BUFFER_BYTES)
         """For whoever has the switchboard's lock."""
+        self._guests: dict[int, Guest] = {}
         self._writable: set[int] = set()
         self._mailbox: deque[tuple[Callable[[], None], Link | None]] = deque()
         self._finishing = False
@@ -146,6 +162,8 @@ class Loop:
         """In a forked child: close the descriptors; the thread exists in the parent only."""
         for link in self._links:
             link.abandon()
+        for guest in self._guests.values():
+            guest.abandon()
         wake_fd, self._wake_fd = self._wake_fd, -1
         if wake_fd >= 0:
             self._epoll.close()
@@ -264,6 +282,18 @@ class Loop:
         if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    # For guests, before ``start`` or in the loop thread.
+
+    def host(self, guest: Guest, fd: int, mask: int = select.EPOLLIN) -> None:
+        """Call ``handle_ready`` of ``guest`` when ``fd`` is ready."""
+        self._guests[fd] = guest
+        self._epoll.register(fd, mask)
+
+    def dismiss(self, fd: int) -> None:
+        """Do so no more; before the guest closes it."""
+        del self._guests[fd]
+        self._epoll.unregister(fd)
+
     # The thread.
 
     def _wake(self) -> None:
@@ -307,6 +337,9 @@ class Loop:
     def _give_back(self) -> None:
         if self.has_ended:
             return
+        for guest in set(self._guests.values()):
+            self._guard(None, guest.close)
+        self._guests.clear()
         with self._wake_lock:
             wake_fd, self._wake_fd = self._wake_fd, -1
             self._epoll.close()
@@ -319,8 +352,10 @@ class Loop:
         ready = [
             (fd, select.EPOLLOUT if fd in self._writable else select.EPOLLIN) for fd in self._by_fd
         ]
-        # A connection that is being made says so only by epoll.
-        return ready + self._epoll.poll(0) if self._watched else ready
+        # A connection that is being made says so only by epoll; guests can wait.
+        if self._watched or (self._guests and self.turn_count % _TURNS_PER_LOOK == 0):
+            ready += [entry for entry in self._epoll.poll(0) if entry[0] not in self._by_fd]
+        return ready
 
     def _sleep(self, until_ns: int) -> list[tuple[int, int]]:
         """Wait for the next timer or descriptor; what is ready."""
@@ -349,6 +384,8 @@ class Loop:
                 link, wanted, handler = watched
                 if wanted & mask or mask & ~(select.EPOLLIN | select.EPOLLOUT):
                     self._guard(link, partial(handler, now_ns, mask))
+            elif fd in self._guests:
+                self._guard(None, partial(self._guests[fd].handle_ready, fd, mask))
             return
         if mask & select.EPOLLOUT:
             self._guard(link, link.handle_writable)

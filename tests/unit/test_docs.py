@@ -80,7 +80,12 @@ def link_faults(page: Path, text: str) -> list[str]:
 
 def code_faults(text: str) -> list[str]:
     """Python that does not compile, or gives a socket or context an option it does not have."""
-    known = {field.name for field in fields(SocketOptions)}
+    known = {field.name for field in fields(SocketOptions)} | {
+        "loop",
+        "busy_poll",
+        "status",
+        "metrics",
+    }
     faults = []
     for block in python_blocks(text):
         try:

@@ -44,6 +44,7 @@ LAYERS = {
     "asyncio": 5,
     "doctor": 5,
     "raw": 5,
+    "observe": 5,
     "": 5,  # mcast/__init__.py, the public face
     "cli": 6,
     "__main__": 6,
