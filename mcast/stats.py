@@ -116,6 +116,8 @@ class PgmCounters:
     """Early packets dropped because the receive window was full; they are repaired later."""
     peers_refused: int = 0
     """Packets of sources beyond ``max_peers``."""
+    peers_expelled: int = 0
+    """Sources that lost their place to another: heard once only, or silent with ``max_peers``."""
     implausible: int = 0
     """Packets whose numbers lie too far off to be believed at once."""
     nla_mismatches: int = 0

@@ -44,6 +44,10 @@ _NEVER: Final = 1 << 62
 _HALF_SPACE: Final = 1 << 31
 _JOIN_LIMIT: Final = 1 << 16
 """OPT_JOIN may offer a late joiner this many packets of history at most."""
+_NEWCOMER_LIMIT: Final = 256
+"""Sources of which one packet was heard and no second: forged ones mostly, when there are many."""
+_IDLE_NS: Final = 5_000_000_000
+"""Where no place is free, a source that was silent for so long gives up its own (5 SPMs of ours)."""
 _RELAY_BITS_PER_S: Final = 1e6
 _RELAY_BURST_BYTES: Final = 65_536
 
@@ -83,6 +87,8 @@ class PgmEngine:
         self._dice = dice
         self._filter = topic_filter
         self._peers: dict[bytes, Receiver] = {}
+        self._newcomers: dict[bytes, int] = {}
+        self._swept_ns = now_ns - _IDLE_NS
         self.streams: dict[bytes, ReceiveSlots] = {}
         """Windows of the sources whose stream has nothing out of the ordinary, by packed address
         and TSI: an ``Intake`` may give them packets. Right whenever ``take_events`` was called."""
@@ -140,6 +146,7 @@ class PgmEngine:
         if not size:
             self.counters.malformed["truncated"] += 1
         elif start and (receiver := self._peers.get(address + tsi_of(data))) is not None:
+            self._newcomers.pop(address + tsi_of(data), None)
             self._touch(receiver)
         while start < size:
             packet = data[start : start + segment_bytes]
@@ -149,6 +156,8 @@ class PgmEngine:
             tsi = tsi_of(packet)
             receiver = self._peers.get(address + tsi)
             if receiver is not None:
+                if self._newcomers:
+                    self._newcomers.pop(address + tsi, None)
                 self._touch(receiver)
                 if packet[4] in (ODATA, RDATA):
                     after = receiver.handle_run(now_ns, data, start, segment_bytes)
@@ -347,7 +356,7 @@ class PgmEngine:
                     first = (first - history) & SQN_MASK
         else:
             return None
-        if not self._make_room():
+        if not self._make_room(now_ns):
             self.counters.peers_refused += 1
             return None
         assert self._filter is not None
@@ -369,21 +378,51 @@ class PgmEngine:
             transmits=self._transmits,
         )
         self._peers[address + tsi] = receiver
+        self._newcomers[address + tsi] = now_ns
         self._touched[receiver] = None
         return receiver
 
-    def _make_room(self) -> bool:
-        """True if another source may be followed; one whose stream is over makes way."""
-        if len(self._peers) < self._options.max_peers:
+    def _make_room(self, now_ns: int) -> bool:
+        """True if another source may be followed.
+
+        Place is made by who was heard once only, if there are too many of those; then by a stream
+        that is over, then by who is silent. A stream that is heard keeps its place.
+        """
+        is_full = len(self._peers) >= self._options.max_peers
+        while self._newcomers and (is_full or len(self._newcomers) >= _NEWCOMER_LIMIT):
+            key, joined_ns = next(iter(self._newcomers.items()))
+            if self._peers[key].heard_ns == joined_ns:
+                self._expel(now_ns, key)
+                return True
+            del self._newcomers[key]  # an ``Intake`` took what came since
+        if not is_full:
             return True
         for key, receiver in self._peers.items():
             if receiver.is_over:
                 self._forget(key)
                 return True
-        return False
+        if now_ns - self._swept_ns < _IDLE_NS // 5:
+            return False  # looking at all of them for every packet would be an attack's lever
+        self._swept_ns = now_ns
+        longest = min(self._peers, key=lambda key: self._peers[key].heard_ns)
+        if now_ns - self._peers[longest].heard_ns < _IDLE_NS:
+            return False
+        self._expel(now_ns, longest)
+        return True
+
+    def _expel(self, now_ns: int, key: bytes) -> None:
+        """Stop following a source, and say that more of it may come unheard."""
+        receiver = self._peers[key]
+        self._touch(receiver)
+        receiver.expire(now_ns)
+        receiver.flush()
+        self._touched.pop(receiver, None)
+        self._forget(key)
+        self.counters.peers_expelled += 1
 
     def _forget(self, key: bytes) -> None:
         receiver = self._peers.pop(key)
+        self._newcomers.pop(key, None)
         self.streams.pop(key, None)
         self._retired.update(receiver.counts())
 

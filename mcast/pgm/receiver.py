@@ -360,8 +360,7 @@ class Receiver:
     def handle_timeout(self, now_ns: int) -> None:
         """Whatever is due: NAKs, SPMR, giving up, expiry. Safe early, late and twice."""
         if now_ns >= self._slots.heard_ns + self._timers.peer_expiry_ns:
-            if not self.is_over:
-                self._end(now_ns, "expired", tail_unknown=True)
+            self.expire(now_ns)
             return
         if self.is_over:
             return
@@ -370,6 +369,11 @@ class Receiver:
         if now_ns >= self._gaps.next_timeout_ns:
             self._request_repairs(now_ns)
             self._settle(now_ns)
+
+    def expire(self, now_ns: int) -> None:
+        """Nothing more is expected of it: report what is missing, and the end."""
+        if not self.is_over:
+            self._end(now_ns, "expired", tail_unknown=True)
 
     def flush(self) -> None:
         """Put the messages decoded so far into the event stream, then what could not be decoded."""

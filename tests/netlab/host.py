@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Host"]
 
+_IPV6_LEAST_MTU = 1280
+
 
 class Host:
     """One namespace with ``eth0`` at ``10.77.0.N`` and ``fd00:77::N``, and ``lo`` up."""
@@ -57,7 +59,8 @@ class Host:
             for interface in ("lo", self.interface):
                 self.ip("link", "set", interface, "gso_max_segs", "1")
         self.ip("addr", "add", f"{self.address}/24", "dev", self.interface)
-        self.ip("-6", "addr", "add", f"{self.address6}/64", "dev", self.interface, "nodad")
+        if self.lab.mtu >= _IPV6_LEAST_MTU:
+            self.ip("-6", "addr", "add", f"{self.address6}/64", "dev", self.interface, "nodad")
         self.ip("link", "set", self.interface, "up")
         self.ip("route", "add", "224.0.0.0/4", "dev", self.interface)
         for chain, (family, hook) in CHAINS.items():

@@ -15,6 +15,7 @@ it is killed. A subscriber ends when it has everything, or at ``quit`` on stdin.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import itertools
 import json
@@ -101,6 +102,8 @@ def subscribe(socket: mcast.Sub, options: argparse.Namespace, workload: Workload
     threading.Thread(target=watch_stdin, daemon=True).start()
     deadline = time.monotonic() + options.timeout
     outcome = "timeout"
+    # An application that works on every message takes them in small portions.
+    most = 10 if options.work_us else _BATCH_COUNT
     while time.monotonic() < deadline:
         if account.complete:
             outcome = "complete"
@@ -110,10 +113,12 @@ def subscribe(socket: mcast.Sub, options: argparse.Namespace, workload: Workload
             outcome = "idle"
         else:
             try:
-                batch = socket.recv_many_multipart(_BATCH_COUNT, timeout=_POLL_S)
+                batch = socket.recv_many_multipart(most, timeout=_POLL_S)
             except mcast.Again:
                 continue
             account.enter(batch, time.monotonic())
+            if options.work_us:
+                time.sleep(len(batch) * options.work_us / 1e6)
             continue
         break
     stats = socket.stats()
@@ -126,6 +131,7 @@ def subscribe(socket: mcast.Sub, options: argparse.Namespace, workload: Workload
         seconds=round(account.last_at - account.first_at, 3),
         events=events,
         stats=stats,
+        cpu_s=round(time.process_time(), 3),
         pauses=account.pauses,
         progress=account.progress,
         **context_stats,
@@ -141,6 +147,7 @@ class _Account:
         self._ledger = Ledger(workload)
         self._kept: list[list[list[bytes]]] = []
         self._kept_count = 0
+        self._due_at: list[float] = []
         self.first_at = self.last_at = 0.0
         self.pauses: list[tuple[float, float]] = []
         """Each silence of more than half a second: when the last batch before it, and the first
@@ -162,7 +169,21 @@ class _Account:
             self._kept_count += len(batch)
         else:
             for parts in batch:
-                self._ledger.deliver(parts)
+                counter = self._ledger.deliver(parts)
+                if counter is not None and self._options.interval_us:
+                    self._due_at.append(at - counter * self._options.interval_us / 1e6)
+
+    def _lag(self) -> dict[str, float]:
+        """How late messages came, measured from the one that came soonest for its number."""
+        if not self._due_at:
+            return {}
+        late = sorted(self._due_at)
+        first, count = late[0], len(late)
+        return {
+            "lag_p50_s": round(late[count // 2] - first, 6),
+            "lag_p99_s": round(late[count * 99 // 100] - first, 6),
+            "lag_max_s": round(late[-1] - first, 6),
+        }
 
     @property
     def complete(self) -> bool:
@@ -179,7 +200,7 @@ class _Account:
     def summary(self) -> dict[str, object]:
         for parts in _messages(self._kept):
             self._ledger.deliver(parts)
-        return self._ledger.summary(self._options.count or None)
+        return {**self._lag(), **self._ledger.summary(self._options.count or None)}
 
 
 def _messages(batches: list[list[list[bytes]]]) -> Iterator[list[bytes]]:
@@ -189,6 +210,14 @@ def _messages(batches: list[list[list[bytes]]]) -> Iterator[list[bytes]]:
 def hog() -> None:
     while True:
         sum(range(1000))
+
+
+def hold(seconds: float) -> None:
+    """Keep the interpreter lock as a C extension might: PyDLL calls do not give it up."""
+    usleep = ctypes.PyDLL(None).usleep
+    while True:
+        usleep(int(seconds * 1e6))
+        time.sleep(max(0.2, 4 * seconds))
 
 
 # Command line
@@ -204,7 +233,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--stream", type=int, default=0, help="own number (pub), main one (sub)")
     parser.add_argument("--streams", type=int, nargs="*", help="sub: every stream to wait for")
     parser.add_argument("--incarnation", type=int, default=0)
-    parser.add_argument("--interval-us", type=float, default=0, help="pub: pause between messages")
+    parser.add_argument(
+        "--interval-us",
+        type=float,
+        default=0,
+        help="pub: pause between messages; sub: the publisher's, to tell how late each came",
+    )
+    parser.add_argument("--work-us", type=float, default=0, help="sub: pause after each message")
+    parser.add_argument(
+        "--hold-ms",
+        type=float,
+        default=0,
+        help="a thread that keeps the GIL so long, 5 times a second at most",
+    )
     parser.add_argument("--prepare", action="store_true", help="pub: make the messages beforehand")
     parser.add_argument("--check-later", action="store_true", help="sub: check after the last one")
     parser.add_argument("--hogs", type=int, default=0, help="threads that compute without end")
@@ -229,6 +270,8 @@ def main() -> None:
         socket_options[name] = json.loads(value)
     for _ in range(options.hogs):
         threading.Thread(target=hog, daemon=True).start()
+    if options.hold_ms:
+        threading.Thread(target=hold, args=(options.hold_ms / 1e3,), daemon=True).start()
     with mcast.Context() as context:
         if options.mode == "pub":
             pub = context.socket(mcast.PUB, **socket_options)

@@ -11,9 +11,10 @@ Invariant: every figure of a ``Transfer`` was counted by the peers or by the ker
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +76,8 @@ class Transfer:
     """From the first message sent to the last ledger closed."""
     source: dict[str, object] = field(default_factory=dict)
     """The publisher's counters, if it is mcast."""
+    events: list[list[dict[str, object]]] = field(default_factory=list)
+    """What each mcast subscriber's ``events`` gave, with the time it was taken."""
 
     def complaints(self) -> list[str]:
         """Return one sentence per subscriber that did not get everything, whole, in order, once."""
@@ -114,10 +117,14 @@ def transfer(
     loss_percent: float = 0.0,
     shape: str = "mixed",
     timeout_s: float = 60.0,
+    strike: Callable[[], Sequence[Fault] | None] | None = None,
+    during: Callable[[], None] | None = None,
 ) -> Transfer:
     """Send ``count`` messages from the lab's first host to the subscribers; return the account.
 
     ``loss_percent`` strikes whatever UDP reaches any host: data on one side, requests on the other.
+    ``strike`` does other harm at the same moment and returns what ``dropped`` counts; ``during`` is
+    called once data flows.
     Raises ``LabError`` when a peer dies or says nothing.
     """
     common = ("--count", str(count), "--shape", shape, "--timeout", str(timeout_s))
@@ -128,8 +135,12 @@ def transfer(
     sending = publisher.with_options(*common, *publisher.options).start(source, "pub")
     time.sleep(_SPM_GRACE_S)
     faults: list[Fault] = lab.lose_everywhere(loss_percent)
+    if strike is not None:
+        faults += strike() or ()
     start = time.monotonic()
     sending.tell("go")
+    if during is not None:
+        during()
     ledgers = [
         process.wait_json("summary", timeout_s=timeout_s + _START_LIMIT_S) for process in receiving
     ]
@@ -142,4 +153,10 @@ def transfer(
         fault.heal()
     for process in (sending, *receiving):
         process.wait(timeout_s=_START_LIMIT_S)
-    return Transfer(sent=sent, ledgers=ledgers, dropped=dropped, seconds=seconds, source=counters)
+    events = [_events(process) for process in receiving]
+    return Transfer(sent, ledgers, dropped, seconds, counters, events)
+
+
+def _events(process: Process) -> list[dict[str, object]]:
+    said = (json.loads(line) for line in process.lines if line.startswith("{"))
+    return [line for line in said if line.get("event") == "event"]

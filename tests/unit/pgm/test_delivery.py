@@ -436,7 +436,13 @@ def test_random_bytes_are_dropped_and_counted() -> None:
     assert sub.stream == []
 
 
-def test_a_thousand_forged_sources_stay_within_max_peers() -> None:
+def forge(template: bytes, number: int) -> bytes:
+    """The same packet of another source."""
+    return seal(number.to_bytes(2, "big") + template[2:])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_thousand_forged_sources_stay_within_max_peers(times: int) -> None:
     wire = Wire(seed=20)
     pub, sub = wire.publisher(), wire.subscriber(max_peers=100)
     wire.run(0.1)
@@ -444,14 +450,67 @@ def test_a_thousand_forged_sources_stay_within_max_peers() -> None:
     wire.run(0.1)
     template = next(packet for packet in pub.sent if packet[4] == 0x04)
     for n in range(1_000):
-        forged = seal(n.to_bytes(2, "big") + template[2:])
-        wire.deliver(sub, bytes((10, 77, 0, 99)), forged)
+        for _ in range(times):
+            wire.deliver(sub, bytes((10, 77, 0, 99)), forge(template, n))
     assert len(sub.engine._peers) == 100
-    assert sub.engine.counters.peers_refused == 901
     wire.send(pub, b"still here")
     wire.run(0.1)
     assert sub.messages[0] == b"honest"
     assert sub.messages[-1] == b"still here"
+    # What was heard once only makes way for others; what was heard twice keeps its place.
+    counters = sub.engine.counters
+    assert (counters.peers_expelled, counters.peers_refused) == ((901, 0), (0, 1802))[times - 1]
+
+
+def test_an_honest_source_finds_a_place_among_forged_ones() -> None:
+    wire = Wire(seed=22)
+    sub = wire.subscriber(max_peers=100)
+    pub = wire.publisher()
+    wire.send(pub, b"before")
+    wire.run(0.5)
+    template = next(packet for packet in pub.sent if packet[4] == 0x04)
+    stranger = bytes((10, 77, 0, 99))
+    # Heard once each, however many: they hold no place.
+    for n in range(2_000):
+        wire.deliver(sub, stranger, forge(template, n))
+    second = wire.publisher()
+    wire.run(0.2)
+    wire.send(second, b"a newcomer")
+    wire.run(0.2)
+    assert sub.messages[-1] == b"a newcomer"
+    # Heard twice each, they fill the table; once they have been silent for long they give way.
+    for n in range(200):
+        wire.deliver(sub, stranger, forge(template, n))
+        wire.deliver(sub, stranger, forge(template, n))
+    third = wire.publisher()
+    wire.run(0.2)
+    wire.send(third, b"too many")
+    wire.run(0.2)
+    assert b"too many" not in sub.messages
+    wire.run(8.0)
+    wire.send(third, b"a place at last")
+    wire.send(pub, b"never expelled")
+    wire.run(0.2)
+    assert sub.messages[-2:] == [b"a place at last", b"never expelled"]
+    left = {event.tsi for event in sub.events if isinstance(event, PeerLeft)}
+    assert not left & {sub.engine.name_of(node.engine.source.tsi) for node in (pub, second)}  # type: ignore[union-attr]
+    assert sub.engine.counters.peers_expelled > 0
+
+
+def test_a_source_that_was_expelled_says_so_and_may_come_back() -> None:
+    wire = Wire(seed=23)
+    pub, sub = wire.publisher(), wire.subscriber()
+    wire.send(pub, b"template")
+    template = next(packet for packet in pub.sent if packet[4] == 0x04)
+    wire.nodes.remove(pub)
+    stranger = bytes((10, 77, 0, 99))
+    for n in range(257):
+        wire.deliver(sub, stranger, forge(template, n))
+    ends = [event for event in sub.events if isinstance(event, PeerLeft)]
+    assert [(each.reason, each.tail_unknown) for each in ends] == [("expired", True)]
+    wire.deliver(sub, stranger, forge(template, 0))
+    assert isinstance(sub.events[-1], PeerJoined)
+    assert sub.events[-1].tsi == ends[0].tsi
 
 
 def test_the_ledger_check_finds_a_planted_hole() -> None:
