@@ -21,33 +21,32 @@ from threading import current_thread
 from time import monotonic_ns
 from typing import Final
 
-from mcast.auth import Allowed, Authenticator, AuthRequest, Denied
+from mcast.auth import Authenticator
 from mcast.errors import (
     Again,
     ClosedError,
-    EndpointError,
-    OptionError,
     TransportError,
     UnroutableError,
 )
 from mcast.kernel import Inbox, Message, StreamGate
 from mcast.monitor import MonitorEvent, MonitorKind
-from mcast.net.stream import resolve
+from mcast.net.stream import Address, resolve
 from mcast.options import SocketOptions
 from mcast.patterns import Dish, Pattern, SendResult, SocketKind, Sub, Xpub, create
 from mcast.patterns.events import Refusal
-from mcast.runtime.connections import Connection, Dialer, Door
-from mcast.runtime.datagrams import DatagramPipe
-from mcast.runtime.inproc import InprocEnd
+from mcast.runtime.admission import answer, check_security
+from mcast.runtime.connections import Connection
+from mcast.runtime.doors import Dialer
 from mcast.runtime.loop import Loop
 from mcast.runtime.monitor import Monitor
 from mcast.runtime.pipes import NEVER, Pipe, Timed
+from mcast.runtime.places import Places
 from mcast.runtime.queues import ReceiveQueue, Waiters
-from mcast.runtime.settings import pattern_options, security_of, zmtp_options
+from mcast.runtime.settings import pattern_options, zmtp_options
 from mcast.runtime.shortways import ShortWays
 from mcast.stats import Snapshot
-from mcast.unicast import InprocEndpoint, IpcEndpoint, TcpEndpoint, UdpEndpoint, UnicastEndpoint
-from mcast.zmtp import AuthNeeded, AuthStatus, ZmtpEngine
+from mcast.unicast import IpcEndpoint, TcpEndpoint, UnicastEndpoint
+from mcast.zmtp import AuthNeeded, ZmtpEngine
 
 __all__ = ["Peers", "SocketKind"]
 
@@ -132,13 +131,9 @@ class Peers:
         self._pipes: dict[int, Pipe] = {}
         self._connections: set[Connection] = set()
         self._names: dict[int, bytes] = {}
-        self._doors: dict[str, Door] = {}
-        self._dialers: dict[str, Dialer] = {}
-        self._bound_names: set[str] = set()
-        self._inproc_ends: dict[str, list[InprocEnd]] = {}
+        self._places = Places(self)
         self.ways = ShortWays(self, loop)
         """Who sends and receives without the pattern, while there is one connection."""
-        self._datagrams: dict[str, DatagramPipe] = {}
         self._heap: list[tuple[int, int, Timed]] = []
         self._ticket = count()
         self._due_ns = NEVER  # of what waits for company, or for room in the sink
@@ -154,159 +149,36 @@ class Peers:
 
     def bind(self, endpoint: UnicastEndpoint) -> str:
         """Let others connect; the real URL. Raises EndpointError, OptionError, TransportError."""
-        self._check_security(endpoint)
-        with self._lock:
-            self._check_open()
-            if isinstance(endpoint, InprocEndpoint):
-                after = self._bind_inproc(endpoint)
-                url = str(endpoint)
-            elif isinstance(endpoint, UdpEndpoint):
-                url, after = self._open_datagrams(endpoint, SocketKind.DISH), []
-            else:
-                if str(endpoint) in self._doors:
-                    raise EndpointError(f"already bound to {endpoint}")
-                self._check_judge()
-                door = Door(self, endpoint)
-                self._doors[door.endpoint] = door
-                url, after = door.endpoint, []
-        _call(after)
-        self._loop.attend()
-        return url
+        check_security(endpoint, self.options)
+        return self._change(lambda _: self._places.bind(endpoint))
 
     def connect(self, endpoint: UnicastEndpoint) -> str:
         """Begin to connect; nobody need be there yet. Raises EndpointError, OptionError."""
-        self._check_security(endpoint)
+        check_security(endpoint, self.options)
+        addresses: list[Address] = []
         if isinstance(endpoint, TcpEndpoint | IpcEndpoint):
             addresses = resolve(endpoint, self.options)  # may ask a name server: without the lock
-        now_ns = monotonic_ns()
-        with self._lock:
-            self._check_open()
-            url = str(endpoint)
-            if isinstance(endpoint, InprocEndpoint):
-                self._connect_inproc(endpoint)
-            elif isinstance(endpoint, UdpEndpoint):
-                self._open_datagrams(endpoint, SocketKind.RADIO)
-            elif url in self._dialers and not self._dialers[url].is_over:
-                raise EndpointError(f"already connected to {url}")
-            else:
-                number = self._reserve()
-                dialer = Dialer(self, endpoint, addresses, number, now_ns)
-                self._dialers[url] = dialer
-                self._pipes[number] = dialer
-            self.mark()
-            after = self.switchboard.settle(now_ns)
-        _call(after)
-        self._loop.attend()
-        return url
+        return self._change(lambda now_ns: self._places.connect(endpoint, addresses, now_ns))
 
     def release(self, url: str) -> None:
         """``unbind`` and ``disconnect``. Raises EndpointError if there is no such endpoint."""
+        self._change(lambda _: self._places.release(url))
+
+    def _change(self, act: Callable[[int], str]) -> str:
         now_ns = monotonic_ns()
         with self._lock:
             self._check_open()
-            self._release(url)
+            url = act(now_ns)
             self.mark()
             after = self.switchboard.settle(now_ns)
         _call(after)
         self._loop.attend()
-
-    def _release(self, url: str) -> None:
-        if (door := self._doors.pop(url, None)) is not None:
-            door.close()  # those who are in stay, as in libzmq
-        elif (dialer := self._dialers.pop(url, None)) is not None:
-            dialer.hang_up()
-            self.gone(dialer.number)
-        elif (pipe := self._datagrams.pop(url, None)) is not None:
-            pipe.hang_up()
-            self.gone(pipe.number)
-        elif url.removeprefix("inproc://") in self._bound_names:
-            name = url.removeprefix("inproc://")
-            self._bound_names.discard(name)
-            del self.switchboard.bound[name]
-        elif ends := self._inproc_ends.pop(url, None):
-            for end in ends:
-                end.hang_up()
-        else:
-            raise EndpointError(f"not bound or connected to {url}")
-
-    def _check_security(self, endpoint: UnicastEndpoint) -> None:
-        if isinstance(endpoint, TcpEndpoint | IpcEndpoint):
-            return
-        if security_of(self.options).mechanism != b"NULL" or self.options.zap_domain:
-            raise OptionError(
-                f"{endpoint.scheme}:// has no handshake, so it cannot honour PLAIN, CURVE or"
-                " zap_domain; use tcp:// or ipc://, or take the option back"
-            )
-
-    def _check_judge(self) -> None:
-        if self.authenticator is None and (self.options.plain_server or self.options.zap_domain):
-            option = "plain_server" if self.options.plain_server else "zap_domain"
-            raise OptionError(
-                f"{option} is set and nobody judges who connects: call authenticate() first"
-            )
-
-    def _reserve(self) -> int:
-        """A number for a connection to come, known to the pattern."""
-        number = self.next_number()
-        name, self.options = (
-            self.options.connect_routing_id,
-            self.options.with_changes({"connect_routing_id": b""}),
-        )
-        self.pattern.attach(number, None, routing_id=name)
-        if name:
-            self._names[number] = name
-        return number
-
-    def _bind_inproc(self, endpoint: InprocEndpoint) -> list[Callable[[], None]]:
-        switchboard, name = self.switchboard, endpoint.name
-        if name in switchboard.bound:
-            raise TransportError(
-                98, f"cannot bind {endpoint}: another socket of this context has the name"
-            )
-        switchboard.bound[name] = self
-        self._bound_names.add(name)
-        now_ns = monotonic_ns()
-        for end in switchboard.waiting.pop(name, []):
-            end.meet(self)
-        return switchboard.settle(now_ns)
-
-    def _connect_inproc(self, endpoint: InprocEndpoint) -> None:
-        number = self._reserve()
-        end = InprocEnd(self, number)
-        self._pipes[number] = end
-        self._inproc_ends.setdefault(str(endpoint), []).append(end)
-        other = self.switchboard.bound.get(endpoint.name)
-        if other is not None:
-            end.meet(other)
-        else:
-            end.waits_for = endpoint.name
-            self.switchboard.waiting.setdefault(endpoint.name, []).append(end)
-
-    def _open_datagrams(self, endpoint: UdpEndpoint, kind: SocketKind) -> str:
-        if self.kind is not kind:
-            does = "binds" if kind is SocketKind.DISH else "connects"
-            raise EndpointError(f"{endpoint}: over udp:// a {kind} {does}, and nobody else does")
-        url = str(endpoint)
-        if url in self._datagrams:
-            raise EndpointError(f"already bound or connected to {url}")
-        pipe = DatagramPipe(self, self.next_number(), endpoint)
-        self._datagrams[url] = pipe
-        self._pipes[pipe.number] = pipe
-        pipe.begin()
-        self.mark()
         return url
 
     @property
     def endpoints(self) -> list[str]:
         """What is bound and connected."""
-        inproc = [f"inproc://{name}" for name in self._bound_names]
-        return [
-            *self._doors,
-            *self._dialers,
-            *self._datagrams,
-            *inproc,
-            *self._inproc_ends,
-        ]
+        return self._places.urls
 
     # The application's side.
 
@@ -534,9 +406,19 @@ class Peers:
             heapq.heappush(self._heap, (due_ns, next(self._ticket), target))
             self._loop.wake_before(due_ns)
 
-    def adopt(self, end: InprocEnd) -> None:
-        """Somebody connected to an inproc name of ours."""
-        self._pipes[end.number] = end
+    def adopt(self, pipe: Pipe) -> None:
+        """One more."""
+        self._pipes[pipe.number] = pipe
+
+    def reserve(self) -> int:
+        """A number for a connection to come, known to the pattern."""
+        number = self.next_number()
+        name = self.options.connect_routing_id
+        self.pattern.attach(number, None, routing_id=name)
+        if name:
+            self._names[number] = name
+            self.options = self.options.with_changes({"connect_routing_id": b""})
+        return number
 
     def came(self, connection: Connection) -> None:
         """A connection stands; its handshake begins."""
@@ -660,23 +542,7 @@ class Peers:
 
     def answer(self, engine: ZmtpEngine, asked: AuthNeeded, now_ns: int) -> None:
         """Ask the authenticator about a connection."""
-        verdict: Allowed | Denied | bool = True
-        if self.authenticator is not None:
-            try:
-                verdict = self.authenticator(_request(asked))
-            except Exception:
-                _log.exception("the authenticator failed; the connection is refused")
-                engine.answer_auth(AuthStatus.FAILED, now_ns)
-                return
-        if isinstance(verdict, Denied):
-            temporary = verdict.temporary
-            engine.answer_auth(AuthStatus.TEMPORARY if temporary else AuthStatus.DENIED, now_ns)
-        elif isinstance(verdict, Allowed):
-            engine.answer_auth(
-                AuthStatus.ALLOWED, now_ns, user_id=verdict.user_id, metadata=verdict.metadata
-            )
-        else:
-            engine.answer_auth(AuthStatus.ALLOWED if verdict is True else AuthStatus.DENIED, now_ns)
+        answer(self.authenticator, engine, asked, now_ns)
 
     @property
     def is_closing(self) -> bool:
@@ -817,11 +683,7 @@ class Peers:
                 return
             self._stage = _Stage.CLOSING
             self._give_up_ns = give_up_ns
-            for door in self._doors.values():
-                door.close()
-            for name in self._bound_names:
-                del self.switchboard.bound[name]
-            self._bound_names.clear()
+            self._places.shut()
             self.mark()
             after = self.switchboard.settle(now_ns)
             self._proceed(now_ns)
@@ -856,10 +718,7 @@ class Peers:
             pipe.hang_up()
         for connection in list(self._connections):
             connection.hang_up()
-        for dialer in self._dialers.values():
-            dialer.hang_up()
-        for door in self._doors.values():
-            door.close()
+        self._places.hang_up()
         self._pipes.clear()
         self._heap.clear()
         self._loop.remove(self)
@@ -871,8 +730,6 @@ class Peers:
         """A bug in here: end it, and let nobody wait for it. Loop thread."""
         self.error = TransportError(f"a {self.kind} socket failed: {error!r}; make a new one")
         with self._lock:
-            for name in self._bound_names:
-                self.switchboard.bound.pop(name, None)
             self._finish()
         if self._sink is not None:
             self._sink.fail(self.error)
@@ -882,37 +739,14 @@ class Peers:
     def abandon(self) -> None:
         """In a forked child: close the descriptors, take no lock."""
         self._stage = _Stage.CLOSED
-        for door in self._doors.values():
-            door.forget()
-        for dialer in self._dialers.values():
-            dialer.forget()
+        self._places.forget()
         for connection in list(self._connections):
             connection.forget()
-        for pipe in self._datagrams.values():
-            pipe.forget()
 
 
 def _call(after: list[Callable[[], None]]) -> None:
     for notify in after:
         notify()
-
-
-def _request(asked: AuthNeeded) -> AuthRequest:
-    name = password = ""
-    key = b""
-    if asked.mechanism == "PLAIN":
-        name, password = (part.decode(errors="replace") for part in asked.credentials)
-    elif asked.mechanism == "CURVE":
-        key = asked.credentials[0]
-    return AuthRequest(
-        mechanism=asked.mechanism,
-        address=asked.address,
-        domain=asked.domain,
-        identity=asked.identity,
-        username=name,
-        password=password,
-        public_key=key,
-    )
 
 
 _REFUSALS: Final = {
