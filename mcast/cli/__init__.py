@@ -25,6 +25,8 @@ from mcast.cli import (
     keygen,
     perf,
     pub,
+    rep,
+    req,
     scout,
     send,
     sub,
@@ -53,6 +55,8 @@ examples:
 _COMMANDS: Final = (
     pub,
     sub,
+    req,
+    rep,
     demo,
     perf,
     doctor,

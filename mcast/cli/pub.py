@@ -11,10 +11,12 @@ import os
 import select
 import sys
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import mcast
 from mcast.cli import arguments as forms
+from mcast.cli.kinds import SENDERS, add_type_arguments, open_socket
 from mcast.cli.terminal import (
     EXIT_OK,
     EXIT_UNMET,
@@ -26,12 +28,13 @@ from mcast.cli.terminal import (
 )
 from mcast.errors import Again, MessageTooLongError, OptionError
 from mcast.options import SocketOptions
+from mcast.runtime.deadline import Deadline
 from mcast.stats import Snapshot
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-__all__ = ["add_parser", "generated", "run", "split_lines"]
+__all__ = ["add_parser", "generated", "lines_of_stdin", "run", "split_lines"]
 
 _BATCH_COUNT: Final = 256
 _READ_BYTES: Final = 1 << 16
@@ -47,6 +50,8 @@ examples:
   tail -f quotes.txt | mcast pub "epgm://eth0;239.192.1.1:5555" --rate 100M
   printf 'AAPL\\t189.20\\n' | mcast pub "epgm://lo;239.192.1.1:5555" --multipart
   mcast pub "epgm://lo;239.192.1.1:5555" --count 1M --size 1K --rate 1G --topic test.
+  mcast pub "tcp://*:5555" --bind --file quotes.txt --rate 10M
+  mcast pub tcp://10.0.0.5:5556 --type push --file jobs.txt
 """
 
 
@@ -58,8 +63,21 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
         description="Publish lines of stdin, or generated messages, to a multicast group.",
         epilog=_EPILOG,
     )
-    parser.add_argument("url", metavar="URL", help="such as epgm://eth0;239.192.1.1:5555")
-    parser.add_argument("--topic", default="", help="put this in front of every message")
+    parser.add_argument(
+        "url", metavar="URL", help="such as epgm://eth0;239.192.1.1:5555 or tcp://10.0.0.5:5555"
+    )
+    add_type_arguments(parser, SENDERS, "pub")
+    parser.add_argument(
+        "--file",
+        metavar="F",
+        action="append",
+        default=[],
+        help="publish the lines of this file instead of stdin; may be repeated",
+    )
+    parser.add_argument("--duration", metavar="S", type=forms.seconds, help="end after S seconds")
+    parser.add_argument(
+        "--topic", default="", help="put this in front of every message (radio: its group)"
+    )
     parser.add_argument(
         "--multipart",
         action="store_true",
@@ -114,40 +132,48 @@ def run(arguments: argparse.Namespace) -> int:
     topic = os.fsencode(arguments.topic)
     limit = SocketOptions().with_changes(options).max_msg_size
     _check(arguments, len(topic), limit)
-    taken = 0
+    taken = byte_total = 0
     with Stop() as stop, mcast.Context() as context:
-        pub = context.socket(mcast.PUB, **options)
-        pub.connect(arguments.url)
+        pub = open_socket(context, SENDERS[arguments.type], arguments, options)
         links = pub.links
+        pace = _Pace(arguments.rate if not links else None)
+        deadline = Deadline(arguments.duration)
         if not arguments.quiet:
             say(f"mcast pub: joined {pub.last_endpoint}")
         stop.wait(arguments.wait)
         watch = Stopwatch()
         progress = Progress(quiet=arguments.quiet)
-        batches = (
-            generated(arguments.count, 64 if arguments.size is None else arguments.size)
-            if arguments.count is not None
-            else _lines_of_stdin(stop, limit)
-        )
-        for batch in batches:
-            taken += (
-                _send_multipart(pub, topic, batch, stop)
-                if arguments.multipart
-                else _send(pub, [topic + line for line in batch] if topic else batch, stop)
+        for batch in _batches(arguments, stop, limit):
+            sent = (
+                _send_multipart(pub, topic, batch, stop, deadline)
+                if arguments.multipart or isinstance(pub, mcast.Radio)
+                else _send(
+                    pub, [topic + line for line in batch] if topic else batch, stop, deadline
+                )
             )
+            taken += sent
+            byte_total += sum(map(len, batch[:sent])) + sent * len(topic)
+            pace.wait(stop, 8 * byte_total, watch.elapsed_s)
             if progress.is_due(taken):
-                _show_progress(pub.stats(), watch.elapsed_s)
-            if stop.is_asked:
+                if links:
+                    _show_progress(pub.stats(), watch.elapsed_s)
+                else:
+                    _show_taken(taken, byte_total, watch.elapsed_s)
+            if stop.is_asked or deadline.has_passed:
                 break
         context.term()
     stats = _total([link.stats() for link in links])
     unsent = int(stats["messages_unsent"])
     if not arguments.quiet:
-        _show_summary(stats, watch.elapsed_s)
+        if links:
+            _show_summary(stats, watch.elapsed_s)
+        else:
+            _show_taken(taken, byte_total, watch.elapsed_s)
     if unsent:
         say(f"mcast pub: {unsent:,} messages were not sent within --linger {arguments.linger:g}")
     if arguments.count is not None and taken < arguments.count:
-        say(f"mcast pub: ended by a signal after {taken:,} of {arguments.count:,} messages")
+        why = "by a signal" if stop.is_asked else "by --duration"
+        say(f"mcast pub: ended {why} after {taken:,} of {arguments.count:,} messages")
         return EXIT_UNMET
     return EXIT_UNMET if unsent else EXIT_OK
 
@@ -176,6 +202,10 @@ def split_lines(rest: bytes, chunk: bytes) -> tuple[list[bytes], bytes]:
 
 def _check(arguments: argparse.Namespace, topic_bytes: int, limit: int) -> None:
     """Refuse what cannot be meant, before anything is opened."""
+    if arguments.file and arguments.count is not None:
+        raise OptionError("either --file or --count; both say what is published")
+    if arguments.type == "radio" and not topic_bytes:
+        raise OptionError("a radio sends to a group: name it by --topic")
     if arguments.count is None:
         if arguments.size is not None:
             raise OptionError("--size goes with --count; lines of stdin have their own size")
@@ -185,7 +215,45 @@ def _check(arguments: argparse.Namespace, topic_bytes: int, limit: int) -> None:
         )
 
 
-def _lines_of_stdin(stop: Stop, limit: int) -> Iterator[list[bytes]]:
+def _batches(arguments: argparse.Namespace, stop: Stop, limit: int) -> Iterator[list[bytes]]:
+    """What is published, in batches."""
+    if arguments.count is not None:
+        yield from generated(arguments.count, 64 if arguments.size is None else arguments.size)
+    elif arguments.file:
+        for name in arguments.file:
+            yield from _lines_of_file(name, limit)
+    else:
+        yield from lines_of_stdin(stop, limit)
+
+
+def _lines_of_file(name: str, limit: int) -> Iterator[list[bytes]]:
+    """Batches of the file's lines without their newlines.
+
+    Raises: OSError when it cannot be read; MessageTooLongError.
+    """
+    with open(name, "rb") as file:
+        while lines := file.readlines(_READ_BYTES):
+            if max(map(len, lines)) > limit + 1:
+                raise MessageTooLongError(
+                    f"{name}: a line of over {limit} bytes, which is max_msg_size"
+                )
+            yield [line.removesuffix(b"\n") for line in lines]
+
+
+class _Pace:
+    """Keeps payload to a rate where the socket has none of its own: all but PUB on epgm://."""
+
+    def __init__(self, bits_per_s: float | None) -> None:
+        self._bits_per_s = inf if bits_per_s is None else bits_per_s
+
+    def wait(self, stop: Stop, bits: int, elapsed_s: float) -> None:
+        """Sleep until ``bits`` may have been sent since the start."""
+        ahead_s = bits / self._bits_per_s - elapsed_s
+        if ahead_s > 0:
+            stop.wait(ahead_s)
+
+
+def lines_of_stdin(stop: Stop, limit: int) -> Iterator[list[bytes]]:
     """Batches of lines as they come, until the end of stdin or a signal; also a last, open line."""
     stdin = sys.stdin.fileno()
     rest = b""
@@ -204,17 +272,19 @@ def _lines_of_stdin(stop: Stop, limit: int) -> Iterator[list[bytes]]:
         yield lines
 
 
-def _send(pub: mcast.Pub, batch: list[bytes], stop: Stop) -> int:
-    """Publish the batch, at the pace of the rate; how many were taken before a signal came."""
+def _send(pub: mcast.Socket, batch: list[bytes], stop: Stop, deadline: Deadline) -> int:
+    """Publish the batch, at the pace of the rate; how many were taken before the end came."""
     taken = 0
-    while taken < len(batch) and not stop.is_asked:
+    while taken < len(batch) and not (stop.is_asked or deadline.has_passed):
         taken += pub.send_many(batch[taken:] if taken else batch, timeout=TURN_S)
     return taken
 
 
-def _send_multipart(pub: mcast.Pub, topic: bytes, batch: list[bytes], stop: Stop) -> int:
+def _send_multipart(
+    pub: mcast.Socket, topic: bytes, batch: list[bytes], stop: Stop, deadline: Deadline
+) -> int:
     taken = 0
-    while taken < len(batch) and not stop.is_asked:
+    while taken < len(batch) and not (stop.is_asked or deadline.has_passed):
         parts = batch[taken].split(b"\t")
         try:
             pub.send_multipart([topic, *parts] if topic else parts, timeout=TURN_S)
@@ -236,6 +306,12 @@ def _show_progress(stats: Snapshot, elapsed_s: float) -> None:
         f"mcast pub: {sent:,} messages sent ({sent / max(elapsed_s, 1e-9):,.0f}/s),"
         f" {stats['messages_unsent']:,} wait, {stats['rdata_sent']:,} packets repaired"
     )
+
+
+def _show_taken(taken: int, byte_total: int, elapsed_s: float) -> None:
+    """As ``_show_summary``, for what is not sent in PGM packets."""
+    rate = taken / max(elapsed_s, 1e-9)
+    say(f"mcast pub: {taken:,} messages, {byte_total:,} bytes in {elapsed_s:.2f} s ({rate:,.0f}/s)")
 
 
 def _show_summary(stats: Snapshot, elapsed_s: float) -> None:

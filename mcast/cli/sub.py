@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import mcast
 from mcast.cli import arguments as forms
+from mcast.cli.kinds import RECEIVERS, add_type_arguments, open_socket
 from mcast.cli.terminal import (
     EXIT_OK,
     EXIT_UNMET,
@@ -41,13 +42,16 @@ _EPILOG = """\
 Each message is a line: its bytes and a newline, the parts of a multipart message joined by tabs.
 With --json it is {"parts": ["AAPL", "189.20"]}, where a part that is not UTF-8 is {"base64": ...}.
 
-exit status 1: something was lost, or --count messages did not come
+exit status: 0; 1 when something was lost, or --count messages did not come; 2 when the system
+refuses; 3 for bad arguments
 
 examples:
   mcast sub "epgm://lo;239.192.1.1:5555"
   mcast sub "epgm://eth0;239.192.1.1:5555" --topic AAPL --topic MSFT --json
   mcast sub "epgm://eth0;239.192.1.1:5555" --count 100 --timeout 10 >first-100.txt
   mcast sub "epgm://lo;239.192.1.1:5555" --events -o drop_rate=0.05 -o drop_seed=1
+  mcast sub tcp://10.0.0.5:5555 --topic AAPL
+  mcast sub "tcp://*:5556" --type pull --bind >all-lines.txt
 """
 
 
@@ -56,16 +60,19 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "sub",
         help="write what is published to stdout",
-        description="Write the messages of a multicast group to stdout.",
+        description="Write the messages of a group, or of another socket, to stdout.",
         epilog=_EPILOG,
     )
-    parser.add_argument("url", metavar="URL", help="such as epgm://eth0;239.192.1.1:5555")
+    parser.add_argument(
+        "url", metavar="URL", help="such as epgm://eth0;239.192.1.1:5555 or tcp://10.0.0.5:5555"
+    )
+    add_type_arguments(parser, RECEIVERS, "sub")
     parser.add_argument(
         "--topic",
         metavar="T",
         action="append",
         default=[],
-        help="only messages that start with T; may be repeated (default: all)",
+        help="only messages that start with T; may be repeated (default: all; dish: the groups)",
     )
     parser.add_argument(
         "--count", metavar="N", type=forms.positive_count, help="end after N messages"
@@ -95,10 +102,9 @@ def run(arguments: argparse.Namespace) -> int:
     losses = _Losses()
     received = byte_total = 0
     with Stop() as stop, mcast.Context() as context:
-        sub = context.socket(mcast.SUB, **forms.socket_options(arguments.option))
-        for topic in arguments.topic or [""]:
-            sub.subscribe(os.fsencode(topic))
-        sub.connect(arguments.url)
+        options = forms.socket_options(arguments.option)
+        kind = RECEIVERS[arguments.type]
+        sub = open_socket(context, kind, arguments, options, map(os.fsencode, arguments.topic))
         if not arguments.quiet:
             say(f"mcast sub: joined {sub.last_endpoint}")
         watch = Stopwatch()
@@ -186,7 +192,7 @@ class _Losses:
         return text
 
 
-def _receive(sub: mcast.Sub, wanted: int, deadline: Deadline) -> list[list[bytes]]:
+def _receive(sub: mcast.Socket, wanted: int, deadline: Deadline) -> list[list[bytes]]:
     left = deadline.left
     try:
         return sub.recv_many_multipart(
@@ -198,7 +204,9 @@ def _receive(sub: mcast.Sub, wanted: int, deadline: Deadline) -> list[list[bytes
         return []
 
 
-def _take_events(sub: mcast.Sub, losses: _Losses, arguments: argparse.Namespace) -> None:
+def _take_events(sub: mcast.Socket, losses: _Losses, arguments: argparse.Namespace) -> None:
+    if not isinstance(sub, mcast.Sub):
+        return  # the others lose nothing that was sent to them, or know nothing of it
     for event in sub.events():
         if isinstance(event, Lost):
             losses.add(event)
@@ -209,15 +217,15 @@ def _take_events(sub: mcast.Sub, losses: _Losses, arguments: argparse.Namespace)
 def _show_progress(received: int, elapsed_s: float, stats: Snapshot, losses: _Losses) -> None:
     say(
         f"mcast sub: {received:,} messages ({received / max(elapsed_s, 1e-9):,.0f}/s),"
-        f" {stats['repaired']:,} packets repaired, {losses}"
+        f" {stats.get('repaired', 0):,} packets repaired, {losses}"
     )
 
 
 def _show_summary(
     received: int, byte_total: int, elapsed_s: float, stats: Snapshot, losses: _Losses
 ) -> None:
-    repaired = f"{stats['repaired']:,} packets repaired"
-    if stats["repaired"]:
+    repaired = f"{stats.get('repaired', 0):,} packets repaired"
+    if stats.get("repaired"):
         repaired += (
             f" (p50 {stats['repair_p50_s'] * 1e3:.1f} ms, p99 {stats['repair_p99_s'] * 1e3:.0f} ms)"
         )

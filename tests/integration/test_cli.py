@@ -23,12 +23,16 @@ MCAST = [sys.executable, "-m", "mcast"]
 class Subscriber:
     """A running ``mcast sub``, with its output in files."""
 
+    command = "sub"
+
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._out = folder / "stdout"
         self._err = folder / "stderr"
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen([*MCAST, "sub", *arguments], stdout=out, stderr=err)
-        self.wait_for("mcast sub: joined")
+            self.process = subprocess.Popen(
+                [*MCAST, self.command, *arguments], stdout=out, stderr=err
+            )
+        self.wait_for(f"mcast {self.command}: joined")
 
     @property
     def stdout(self) -> bytes:
