@@ -38,6 +38,8 @@ __all__ = ["add_parser", "generated", "lines_of_stdin", "run", "split_lines"]
 
 _BATCH_COUNT: Final = 256
 _READ_BYTES: Final = 1 << 16
+_PORTION_S: Final = 0.02
+"""What leaves together where the command keeps the pace itself."""
 
 _EPILOG = """\
 Each line of stdin is one message, without its newline. A message that no subscriber is up to hear
@@ -143,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         stop.wait(arguments.wait)
         watch = Stopwatch()
         progress = Progress(quiet=arguments.quiet)
-        for batch in _batches(arguments, stop, limit):
+        for batch in pace.portions(_batches(arguments, stop, limit)):
             sent = (
                 _send_multipart(pub, topic, batch, stop, deadline)
                 if arguments.multipart or isinstance(pub, mcast.Radio)
@@ -153,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
             taken += sent
             byte_total += sum(map(len, batch[:sent])) + sent * len(topic)
-            pace.wait(stop, 8 * byte_total, watch.elapsed_s)
+            pace.wait(stop, deadline, 8 * byte_total, watch.elapsed_s)
             if progress.is_due(taken):
                 if links:
                     _show_progress(pub.stats(), watch.elapsed_s)
@@ -246,11 +248,26 @@ class _Pace:
     def __init__(self, bits_per_s: float | None) -> None:
         self._bits_per_s = inf if bits_per_s is None else bits_per_s
 
-    def wait(self, stop: Stop, bits: int, elapsed_s: float) -> None:
-        """Sleep until ``bits`` may have been sent since the start."""
+    def portions(self, batches: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+        """The batches, cut to what the rate allows in a moment, or to single messages."""
+        most_bits = self._bits_per_s * _PORTION_S
+        for batch in batches:
+            portion: list[bytes] = []
+            bits = 0
+            for message in batch:
+                portion.append(message)
+                bits += 8 * len(message)
+                if bits >= most_bits:
+                    yield portion
+                    portion, bits = [], 0
+            yield portion
+
+    def wait(self, stop: Stop, deadline: Deadline, bits: int, elapsed_s: float) -> None:
+        """Sleep until ``bits`` may have been sent since the start, or it is over."""
         ahead_s = bits / self._bits_per_s - elapsed_s
         if ahead_s > 0:
-            stop.wait(ahead_s)
+            left_s = deadline.left
+            stop.wait(ahead_s if left_s is None else min(ahead_s, left_s))
 
 
 def lines_of_stdin(stop: Stop, limit: int) -> Iterator[list[bytes]]:

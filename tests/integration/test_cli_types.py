@@ -100,6 +100,8 @@ def test_duration_ends_a_publisher(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert b"ended by --duration after" in done.stderr
+    sent = int(done.stderr.rpartition(b"after ")[2].partition(b" of")[0])
+    assert 1 <= sent <= 9  # 64 bytes each at 10 kbit/s, and one more that is taken before the end
 
 
 def test_requests_get_their_replies(tmp_path: Path, started: list[Subscriber]) -> None:
@@ -115,6 +117,7 @@ def test_requests_get_their_replies(tmp_path: Path, started: list[Subscriber]) -
     assert "3 requests answered" in rep.stderr
 
 
+@pytest.mark.slow
 def test_replies_come_from_a_text_or_a_command(tmp_path: Path, started: list[Subscriber]) -> None:
     for number, (arguments, reply) in enumerate(
         [

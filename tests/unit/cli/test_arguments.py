@@ -92,7 +92,7 @@ def test_option_has_the_type_of_its_field(text: str, pair: tuple[str, object]) -
         ("dscp=none", "a number for dscp"),
         ("dscp=-1", "a number for dscp"),
         ("multicast_loop=maybe", "multicast_loop is on or off"),
-        ("profile=wan", "profile is one of lan, libzmq"),
+        ("profile=wan", "profile is one of lan, crowd, libzmq"),
         ("coalesce=nan", "a number for coalesce"),
     ],
 )
