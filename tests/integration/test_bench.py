@@ -37,6 +37,7 @@ def loaded(name: str) -> ModuleType:
     return module
 
 
+contenders = loaded("contenders")
 report = loaded("report")
 endurance = loaded("endurance")
 endurance_ends = loaded("endurance_ends")
@@ -278,6 +279,28 @@ def test_unknown_case_is_refused() -> None:
     done = compare("--case", "nothing")
     assert done.returncode != 0
     assert "no case nothing" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "contender",
+    [
+        contenders.Pipeline(size=16),
+        contenders.Pipeline(size=16, batch=300),
+        contenders.Inproc(size=16),
+    ],
+    ids=["one call each", "batches", "inproc"],
+)
+def test_mcast_unicast_ends_measure_what_arrives(contender: Any) -> None:
+    found = contender.measure(1000)
+    assert (found.sent, found.missing) == (1000, 0)
+    assert found.figures["messages_per_s"] > 0
+    assert found.figures["cpu_s_per_message"] > 0
+
+
+def test_mcast_pair_measures_round_trips() -> None:
+    found = contenders.PairLatency().measure(100)
+    assert found.sent == 100
+    assert 0 < found.figures["p50_s"] <= found.figures["p99_s"] <= found.figures["max_s"]
 
 
 @pytest.mark.slow

@@ -12,9 +12,9 @@ import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
-from ends import Command, Result, run_latency, run_throughput
+from ends import Command, Result, run_alone, run_latency, run_throughput
 
 __all__ = [
     "BUILD",
@@ -22,12 +22,15 @@ __all__ = [
     "ROOT",
     "ZMQ_PYTHON",
     "Contender",
+    "Inproc",
     "LibzmqEpgm",
     "LibzmqLatency",
     "LibzmqTcp",
     "McastLatency",
     "McastThroughput",
     "Measurement",
+    "PairLatency",
+    "Pipeline",
     "Pyzmq",
     "RawLatency",
     "RawThroughput",
@@ -40,6 +43,8 @@ ZMQ_PYTHON = ROOT / ".venv-pyzmq/bin/python"
 LIMIT_S = 60.0
 HWM = 100_000
 """Queue of every libzmq socket: measured, its default of 1,000 costs it a quarter."""
+MCAST_HWM = 10_000
+"""Of mcast's over tcp: measured, ten times as many cost it a third, as they leave the cache."""
 BUFFER_BYTES = 4 << 20
 LATENCY_ROUNDS = 20_000
 
@@ -132,6 +137,8 @@ class LibzmqTcp:
     size: int
     processes: int = 1
     sockets: int = 1
+    pattern: str = "pubsub"
+    """Or ``pipeline``: PUSH and PULL."""
     pace: float = 0.0
     """Messages per second; 0: as many as it can."""
     rate: float | None = None
@@ -142,6 +149,8 @@ class LibzmqTcp:
         sub: Command = [program, "role=sub", *common, f"sockets={self.sockets}"]
         pub: Command = [program, "role=pub", *common, f"size={self.size}", f"count={count}"]
         pub += [f"pace={self.pace}"]
+        for command in (sub, pub):
+            command.append(f"pattern={self.pattern}")
         subs, sent = run_throughput(
             [sub] * self.processes, pub, environment={}, limit_s=LIMIT_S + 10
         )
@@ -293,3 +302,63 @@ class RawLatency:
                 [*common, "role=pong"], [*common, "role=ping"], environment={}, limit_s=LIMIT_S
             )
         )
+
+
+PIPELINE: Final = {
+    "mcast": [sys.executable, ROOT / "tools/bench/pipeline.py", "mcast"],
+    "zmq": [ZMQ_PYTHON, ROOT / "tools/bench/pipeline.py", "zmq"],
+}
+"""The same program for both: the interpreter and the library that it imports."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Pipeline:
+    """PUSH to PULL over tcp, by mcast or by the pyzmq wheel."""
+
+    name: str = "mcast tcp"
+    library: str = "mcast"
+    size: int
+    batch: int = 1
+    rate: float | None = None
+
+    def measure(self, count: int) -> Measurement:
+        url = f"tcp://127.0.0.1:{next(_ports)}"
+        hwm = MCAST_HWM if self.library == "mcast" else HWM
+        common = [url, f"--hwm={hwm}", f"--batch={self.batch}"]
+        program: Command = PIPELINE[self.library]
+        push: Command = [*program, "push", *common, f"--size={self.size}", f"--count={count}"]
+        subs, sent = run_throughput(
+            [[*program, "pull", *common]], push, environment={}, limit_s=LIMIT_S
+        )
+        return _received(subs, sent, self.size)
+
+
+@dataclass(slots=True, kw_only=True)
+class PairLatency:
+    """PAIR to PAIR over tcp and back, by mcast or by the pyzmq wheel."""
+
+    name: str = "mcast tcp"
+    library: str = "mcast"
+    size: int = 64
+    rate: float | None = None
+
+    def measure(self, count: int) -> Measurement:
+        url = f"tcp://127.0.0.1:{next(_ports)}"
+        program: Command = PIPELINE[self.library]
+        ping: Command = [*program, "ping", url, f"--size={self.size}", f"--count={count}"]
+        return _latency(run_latency([*program, "pong", url], ping, environment={}, limit_s=LIMIT_S))
+
+
+@dataclass(slots=True, kw_only=True)
+class Inproc:
+    """PUSH to PULL between two threads of a process, by mcast or by the pyzmq wheel."""
+
+    name: str = "mcast inproc"
+    library: str = "mcast"
+    size: int
+    rate: float | None = None
+
+    def measure(self, count: int) -> Measurement:
+        sizes = [f"--size={self.size}", f"--count={count}", f"--hwm={HWM}"]
+        both = run_alone([*PIPELINE[self.library], "inproc", *sizes], limit_s=LIMIT_S)
+        return _received([both], both, self.size)

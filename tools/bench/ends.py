@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["Command", "End", "Failed", "Result", "run_latency", "run_throughput"]
+__all__ = ["Command", "End", "Failed", "Result", "run_alone", "run_latency", "run_throughput"]
 
 Result = dict[str, float]
 Command = list[str | Path]
@@ -127,6 +127,12 @@ def run_throughput(
         received = [sub.result() for sub in subs]
         pub.let_end()
         return received, pub.result()
+
+
+def run_alone(program: Sequence[str | Path], *, limit_s: float) -> Result:
+    """What one process that has both ends measured. Raises Failed."""
+    with End(program, time.monotonic() + limit_s, {}) as both:
+        return both.result()
 
 
 def run_latency(

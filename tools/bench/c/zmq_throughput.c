@@ -1,10 +1,11 @@
-/* libzmq PUB/SUB throughput, one zmq_send and one zmq_msg_recv for each message.
+/* libzmq PUB/SUB or PUSH/PULL throughput, one zmq_send and one zmq_msg_recv for each message.
  *
  *   zmq_throughput role=pub|sub url=URL size=B count=N [hwm=N] [rate_kbit=R ivl_ms=T] [buffer=B]
- *                  [pace=MESSAGES_PER_S] [sockets=N] [limit=S]
+ *                  [pace=MESSAGES_PER_S] [sockets=N] [limit=S] [pattern=pubsub|pipeline]
  *
  * Over tcp the publisher binds; over epgm both connect. A full queue blocks the publisher
- * (ZMQ_XPUB_NODROP), as nothing may be lost.
+ * (ZMQ_XPUB_NODROP), as nothing may be lost. With pattern=pipeline the publisher is a PUSH and the
+ * subscriber a PULL, which lose nothing anyway.
  */
 #include <errno.h>
 #include <zmq.h>
@@ -33,9 +34,9 @@ static void *make_socket(void *context, int kind, int argc, char **argv)
     }
     if (kind == ZMQ_PUB)
         fail_if(zmq_setsockopt(made, ZMQ_XPUB_NODROP, &no_drop, sizeof no_drop), "NODROP");
-    else
+    else if (kind == ZMQ_SUB)
         zmq_setsockopt(made, ZMQ_SUBSCRIBE, "", 0);
-    if (kind == ZMQ_PUB && !strncmp(url, "tcp:", 4))
+    if ((kind == ZMQ_PUB || kind == ZMQ_PUSH) && !strncmp(url, "tcp:", 4))
         fail_if(zmq_bind(made, url), url);
     else
         fail_if(zmq_connect(made, url), url);
@@ -49,7 +50,8 @@ static void send_control(void *socket, char letter, uint64_t number)
     fail_if(zmq_send(socket, message, sizeof message, 0) < 0, "zmq_send");
 }
 
-static void publish(void *socket, int argc, char **argv)
+/* A PUSH says END once: without its peer it would block. */
+static void publish(void *socket, int end_ivl_ms, int argc, char **argv)
 {
     size_t size = argument(argc, argv, "size", 64);
     long count = argument(argc, argv, "count", 1000000);
@@ -72,7 +74,7 @@ static void publish(void *socket, int argc, char **argv)
     send_control(socket, END, count);
     double seconds = (now_ns() - start_ns) / 1e9;
     while (!ended) {
-        if (!stdin_says(20, &ended))
+        if (!stdin_says(end_ivl_ms, &ended))
             send_control(socket, END, count);
     }
     /* Until the subscriber had it all: the input and output thread's share belongs to it, too. */
@@ -160,12 +162,14 @@ int main(int argc, char **argv)
 {
     void *context = zmq_ctx_new(), *sockets[MOST_SOCKETS];
     int socket_count = argument(argc, argv, "sockets", 1);
+    int is_pipeline = !strcmp(text_argument(argc, argv, "pattern", "pubsub"), "pipeline");
     alarm(argument(argc, argv, "limit", 120));
     if (!strcmp(text_argument(argc, argv, "role", "sub"), "pub")) {
-        publish(make_socket(context, ZMQ_PUB, argc, argv), argc, argv);
+        publish(make_socket(context, is_pipeline ? ZMQ_PUSH : ZMQ_PUB, argc, argv),
+                is_pipeline ? -1 : 20, argc, argv);
     } else {
         for (int i = 0; i < socket_count; i++)
-            sockets[i] = make_socket(context, ZMQ_SUB, argc, argv);
+            sockets[i] = make_socket(context, is_pipeline ? ZMQ_PULL : ZMQ_SUB, argc, argv);
         subscribe(sockets, socket_count);
     }
     fflush(stdout);
