@@ -17,6 +17,7 @@ from typing import Final
 import mcast
 from mcast.cli import (
     completion,
+    decode,
     demo,
     doctor,
     dump,
@@ -65,6 +66,7 @@ _COMMANDS: Final = (
     send,
     dump,
     scout,
+    decode,
     keygen,
     completion,
 )

@@ -1,5 +1,7 @@
 from mcast.kernel.reference import Baton as Baton
 from mcast.kernel.reference import Buffer as Buffer
+from mcast.kernel.reference import CaptureFlow as CaptureFlow
+from mcast.kernel.reference import CaptureWalk as CaptureWalk
 from mcast.kernel.reference import FrameDecoder as FrameDecoder
 from mcast.kernel.reference import FrameError as FrameError
 from mcast.kernel.reference import FrameScanner as FrameScanner

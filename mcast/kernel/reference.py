@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mcast.kernel.reference_capture import CaptureFlow, CaptureWalk
 from mcast.kernel.reference_flow import Stop, StreamGate, StreamIntake
 from mcast.kernel.reference_frames import (
     Buffer,
@@ -42,6 +43,8 @@ from mcast.kernel.reference_zmtp import FrameError, FrameScanner, encode_message
 __all__ = [
     "Baton",
     "Buffer",
+    "CaptureFlow",
+    "CaptureWalk",
     "FrameDecoder",
     "FrameError",
     "FrameScanner",

@@ -46,6 +46,7 @@ __all__ = [
     "build_ncf",
     "build_spm",
     "build_spmr",
+    "inspect_untrusted",
     "parse_untrusted",
     "tsi_of",
     "tsi_text",
@@ -261,6 +262,27 @@ def parse_untrusted(packet: Buffer) -> Packet:
     ``packet`` are kept.
     """
     view = memoryview(packet)
+    header = _parse_header_untrusted(view)
+    fault = _checksum_fault(header, view)
+    if fault:
+        raise PacketError(fault)
+    return _parse_rest_untrusted(header, view, with_parity=False)
+
+
+def inspect_untrusted(packet: Buffer) -> tuple[Packet, str]:
+    """The fields of one UDP payload for those who look on, and why an end system drops it, or "".
+
+    A wrong checksum and parity are no reason to look away. Raises ``PacketError`` with one of the
+    other reasons of ``parse_untrusted``. Views into ``packet`` are kept.
+    """
+    view = memoryview(packet)
+    header = _parse_header_untrusted(view)
+    parsed = _parse_rest_untrusted(header, view, with_parity=True)
+    parity = "parity" if header.flags & _FLAG_PARITY else ""
+    return parsed, _checksum_fault(header, view) or parity
+
+
+def _parse_header_untrusted(view: memoryview) -> Header:
     if len(view) < HEADER_BYTES:
         raise PacketError("truncated")
     header = Header(*_HEADER.unpack_from(view))
@@ -269,27 +291,29 @@ def parse_untrusted(packet: Buffer) -> Packet:
     kind = header.type & 0x0F
     if kind not in TYPE_NAMES:
         raise PacketError("type")
-    if header.checksum == 0:
-        # "Not computed" is allowed on everything but data (section 8).
-        if kind in (ODATA, RDATA):
-            raise PacketError("checksum_missing")
-    elif not checksum_ok(view):
-        raise PacketError("checksum")
-    body, end = _parse_body_untrusted(kind, view)
+    return header._replace(type=kind)
+
+
+def _checksum_fault(header: Header, view: memoryview) -> str:
+    if header.checksum:
+        return "" if checksum_ok(view) else "checksum"
+    # "Not computed" is allowed on everything but data (section 8).
+    return "checksum_missing" if header.type in (ODATA, RDATA) else ""
+
+
+def _parse_rest_untrusted(header: Header, view: memoryview, *, with_parity: bool) -> Packet:
+    body, end = _parse_body_untrusted(header.type, view)
     options = _NO_OPTIONS
     if header.flags & _FLAG_OPTIONS:
         options, end = _parse_options_untrusted(view, end)
-    if kind in (ODATA, RDATA):
-        if header.flags & _FLAG_PARITY:
-            raise PacketError("parity")  # no FEC here, and none was advertised
-        assert isinstance(body, Data)
+    if header.flags & _FLAG_PARITY and not with_parity:
+        raise PacketError("parity")  # no FEC here, and none was advertised
+    if isinstance(body, Data):
         tsdu = view[end:]
         if len(tsdu) != header.tsdu_length:
             raise PacketError("length")
         body = body._replace(tsdu=tsdu)
-    elif header.flags & _FLAG_PARITY:
-        raise PacketError("parity")
-    return Packet(header._replace(type=kind), body, options)
+    return Packet(header, body, options)
 
 
 def _parse_body_untrusted(kind: int, view: memoryview) -> tuple[Body, int]:
