@@ -248,7 +248,7 @@ def test_a_curve_handshake_damaged_in_any_byte_delivers_nothing() -> None:
 
         upward, downward = attempt(b"honest")
         assert pull.recv(timeout=5) == b"honest"
-        # The last bytes of the way up are the message itself: a head, MESSAGE, a nonce, and the box.
+        # The last bytes of the way up are the message: a head, MESSAGE, a nonce, and the box.
         message_bytes = 2 + 8 + 8 + 16 + 1 + len(b"honest")
         for offset in range(GREETING_BYTES, upward - message_bytes):
             attempt(b"damaged upward", flip_upward=offset, bit=offset % 8)
