@@ -185,23 +185,27 @@ def test_the_references_stream_gate_sends_everything_the_long_way(
     calls: list[object] = []
     with select.epoll() as epoll:
         gate = reference.StreamGate(
-            reference.StreamWriter(here.fileno()),
             max_message_bytes=100,
             message_limit=10,
             coalesce_ns=0,
             blocks=True,
+            drops=False,
             baton=reference.Baton(epoll.fileno()),
             attended=False,
             failed=lambda: None,
             slow=asked(calls),
             slow_many=asked(calls),
         )
+    assert gate.flush() == 0  # it leads nowhere yet
+    writer_of_peer = reference.StreamWriter(here.fileno())
+    gate.lead_to(writer_of_peer)
+    assert not gate.is_open
     gate.is_open = True
     gate.send(b"one", 2, timeout=0.5)
     gate.send_many([b"two"], timeout=0.25)
     assert calls == [((b"one", 2), {"timeout": 0.5}), (([b"two"],), {"timeout": 0.25})]
     assert not gate.is_attended
-    gate.writer.put([b"frame", b""], 1)  # nothing is no buffer
+    writer_of_peer.put([b"frame", b""], 1)  # nothing is no buffer
     assert gate.flush() == 0
     assert there.recv(10) == b"frame"
     gate.leave()
