@@ -47,7 +47,7 @@ _JOIN_LIMIT: Final = 1 << 16
 _NEWCOMER_LIMIT: Final = 256
 """Sources of which one packet was heard and no second: forged ones mostly, when there are many."""
 _IDLE_NS: Final = 5_000_000_000
-"""Where no place is free, a source that was silent for so long gives up its own (5 SPMs of ours)."""
+"""Where no place is free, a source silent for so long gives up its own: 5 of our SPMs."""
 _RELAY_BITS_PER_S: Final = 1e6
 _RELAY_BURST_BYTES: Final = 65_536
 
