@@ -167,7 +167,7 @@ def test_events_as_json_are_lines_on_stderr(url: str, subscribe: type[Subscriber
 def test_count_that_does_not_come_in_time_ends_with_status_1(
     url: str, subscribe: type[Subscriber]
 ) -> None:
-    sub = subscribe(url, "--count", "2", "--timeout", "1")
+    sub = subscribe(url, "--count", "2", "--timeout", "4")
     publish(url, data=b"only one")
     assert sub.status() == 1
     assert sub.stdout == b"only one\n"

@@ -42,8 +42,8 @@ BOTH = pytest.mark.parametrize("make", [pub_of, sub_of])
         "epgm://lo;239.192.1.1:port",
         "epgm://lo;[ff02::1:5555",
         "pgm://lo;239.192.1.1:5555",
-        "tcp://127.0.0.1:5555",
-        "inproc://x",
+        "tcp://127.0.0.1",
+        "inproc://",
     ],
 )
 def test_a_wrong_url_is_an_endpoint_error(
@@ -141,8 +141,8 @@ def test_a_failed_connect_leaves_no_descriptor(
 
 def test_an_unknown_kind_of_socket_is_an_option_error(ctx: mcast.Context) -> None:
     kind: Any
-    for kind in (0, 3, "PUB", None):
-        with pytest.raises(mcast.OptionError, match=r"mcast\.PUB or mcast\.SUB"):
+    for kind in (11, -1, "PUB", None):
+        with pytest.raises(mcast.OptionError, match=r"one of mcast\.PUB, mcast\.SUB"):
             ctx.socket(kind)
 
 
