@@ -130,9 +130,10 @@ def test_sources_are_told_apart_by_tsi_and_by_address() -> None:
 def test_sources_beyond_max_peers_are_refused_and_counted() -> None:
     sub = subscriber(max_peers=2)
     for port in (1, 2, 3):
-        sub.hear(data(1, tsdu(b"%d" % port), tsi=TSI[:6] + pack("!H", port)))
-    assert sub.messages == [b"1", b"2"]
-    assert sub.stats["peers_refused"] == 1
+        tsi = TSI[:6] + pack("!H", port)
+        sub.hear(*[data(n, tsdu(b"%d" % port), tsi=tsi) for n in (1, 2)])
+    assert sub.messages == [b"1", b"1", b"2", b"2"]
+    assert sub.stats["peers_refused"] == 2
 
 
 def test_a_source_that_ended_makes_room_for_another() -> None:
