@@ -20,6 +20,9 @@ cdef class StreamGate:
 
     cdef object __weakref__
     cdef StreamWriter _writer
+    cdef Inbox _sink  # of another socket
+    cdef Py_ssize_t _sink_limit
+    cdef object _came
     cdef public bint is_open
     cdef public bint hold
     cdef TopicFilter _topic_filter
@@ -95,9 +98,18 @@ cdef class StreamGate:
         """As ``reference.StreamGate.writer``."""
         return self._writer
 
+    def lead_into(self, Inbox inbox not None, Py_ssize_t limit, came):
+        """As ``reference.StreamGate.lead_into``."""
+        self.lead_to(None)
+        self._sink = inbox
+        self._sink_limit = limit
+        self._came = came
+
     def lead_to(self, StreamWriter writer):
         """As ``reference.StreamGate.lead_to``."""
         self._close()
+        self._sink = None
+        self._came = None
         self._writer = writer
         self._is_blocked = False
         self.error = 0
@@ -113,17 +125,20 @@ cdef class StreamGate:
             and PyBytes_CheckExact(data)
             and PyBytes_GET_SIZE(data) <= self.max_message_bytes
         ):
-            if not self._is_wanted(data):
+            if self._sink is not None:
+                if self._put(<bytes>data):
+                    return
+            elif not self._is_wanted(data):
                 self.filtered_count += 1
                 return
-            if self._has_room() or (timeout is None and self._blocks and self._wait_for_room()):
+            elif self._has_room() or (timeout is None and self._blocks and self._wait_for_room()):
                 alone = self._is_empty()
                 self._writer._append_bytes(<bytes>data)
                 self.sent_count += 1
                 self._leave(alone)
                 self._baton._spend(PyBytes_GET_SIZE(data) + MESSAGE_WEIGHT_BYTES)
                 return
-            if self._drops:
+            elif self._drops:
                 self.dropped_count += 1
                 self._leave(False)
                 return
@@ -138,7 +153,10 @@ cdef class StreamGate:
             and not self.hold
             and self._are_plain(<list>messages, 0)
         ):
-            taken = self._take_many(<list>messages, timeout is None)
+            if self._sink is not None:
+                taken = self._put_many(<list>messages)
+            else:
+                taken = self._take_many(<list>messages, timeout is None)
             if taken == PyList_GET_SIZE(messages):
                 return taken
         if taken:
@@ -203,6 +221,42 @@ cdef class StreamGate:
             ):
                 return False
         return True
+
+    # Counting, putting and telling: whatever may run Python comes before the looks or after all.
+
+    cdef bint _put(self, bytes message) except -1:
+        """Put it into the other socket's inbox; False if there is no room."""
+        cdef Inbox sink = self._sink
+        cdef object came
+        if sink._count >= self._sink_limit:
+            return False
+        came = self._came
+        self.sent_count += 1
+        if sink._append(message):
+            came()
+        self._baton._spend(PyBytes_GET_SIZE(message) + MESSAGE_WEIGHT_BYTES)
+        return True
+
+    cdef Py_ssize_t _put_many(self, list messages) except -1:
+        """How many of them there was room for."""
+        cdef Inbox sink = self._sink
+        cdef object came = self._came
+        cdef list taken
+        cdef Py_ssize_t count = min(
+            PyList_GET_SIZE(messages), max(0, self._sink_limit - sink._count)
+        )
+        cdef bint was_empty
+        taken = PyList_GetSlice(messages, 0, count)
+        if not self.is_open or self._sink is not sink or not self._are_plain(taken, 0):
+            return 0  # another thread was at it meanwhile
+        count = PyList_GET_SIZE(taken)
+        was_empty = sink._count == 0
+        self.sent_count += count
+        sink._put(taken)
+        if was_empty and count:
+            came()
+        self._baton._spend(BATCH_WEIGHT_BYTES)
+        return count
 
     cdef Py_ssize_t _take_many(self, list messages, bint may_wait) except -1:
         """How many messages were taken, or not wanted."""

@@ -1,6 +1,9 @@
 # Between the application and the windows; ``reference_gates`` is the specification. Part of
 # ``_native.pyx``.
 
+cdef enum:
+    TAIL_COUNT = 1000  # items of a list that grows; fewer cost more lists, more a longer copy
+
 cdef object ZERO = 0  # small integers are one object each
 
 
@@ -216,6 +219,7 @@ cdef class Inbox:
 
     cdef object _chunks  # deque of non-empty lists behind _head
     cdef list _head
+    cdef list _tail  # the last of them, if ``_append`` made it
     cdef Py_ssize_t _at  # items of _head that are gone; their places hold None
     cdef Py_ssize_t _count
     cdef public bint hold
@@ -255,15 +259,31 @@ cdef class Inbox:
 
     cdef inline int _put(self, list messages) except -1:
         if PyList_GET_SIZE(messages):
+            self._tail = None
             self._chunks.append(messages)
             self._count += PyList_GET_SIZE(messages)
             self.put_count += PyList_GET_SIZE(messages)
         return 0
 
+    cdef inline bint _append(self, bytes message) except -1:
+        """Put one message; True if the inbox was empty. There must be no intake."""
+        cdef list fresh
+        if self._tail is None or PyList_GET_SIZE(self._tail) >= TAIL_COUNT:
+            fresh = [message]  # may let another thread in here, which is why all else comes after
+            self._chunks.append(fresh)
+            self._tail = fresh
+        else:
+            self._tail.append(message)
+        self._count += 1
+        self.put_count += 1
+        return self._count == 1
+
     def put_error(self, error not None):
         """As ``reference.Inbox.put_error``."""
+        cdef list alone = [error]
         self._settle()
-        self._chunks.append([error])
+        self._tail = None
+        self._chunks.append(alone)
         self._count += 1
 
     def get_many(self, Py_ssize_t limit):
@@ -313,6 +333,7 @@ cdef class Inbox:
         head = self._head
         self._count = 0
         self._at = 0
+        self._tail = None
         self._chunks = fresh_chunks
         self._head = fresh_head
 
@@ -341,6 +362,8 @@ cdef class Inbox:
         if self._at >= PyList_GET_SIZE(self._head):
             self._head = self._chunks.popleft()
             self._at = 0
+            if self._head is self._tail:
+                self._tail = None
         return 0
 
 

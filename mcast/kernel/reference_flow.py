@@ -46,6 +46,9 @@ class StreamGate:
     is for the owner: it closes the gate, keeps the errno in ``error`` and calls ``failed``, without
     a lock.
 
+    It may also lead into the inbox of another socket (``lead_into``): then plain ``bytes`` are put
+    there up to a limit, and whoever waits is told when the first comes into an empty inbox.
+
     This one always takes the long way. What is sent is the same.
     """
 
@@ -106,6 +109,15 @@ class StreamGate:
         """When the owner is to call ``flush`` for what the gate left behind; 2^62: never."""
         self.error = 0
         """The errno that closed the gate."""
+
+    def lead_into(self, inbox: Inbox, limit: int, came: Callable[[], None]) -> None:
+        """Close the gate, which leads into this inbox when it is opened again.
+
+        With ``limit`` messages in the inbox everything goes the long way. ``came`` is called,
+        without a lock, when the inbox was empty. The inbox must have no intake.
+        """
+        del inbox, limit, came
+        self.lead_to(None)
 
     def lead_to(self, writer: StreamWriter | None) -> None:
         """Close the gate, which leads to this peer when it is opened again, or to none."""

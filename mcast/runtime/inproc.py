@@ -64,6 +64,7 @@ class InprocEnd:
 
     def hang_up(self) -> None:
         """End it, for both."""
+        self.peers.ways.part()
         other, self.other = self.other, None
         if self.waits_for:
             waiting = self.peers.switchboard.waiting

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import count
 from random import SystemRandom
 from select import EPOLLIN
+from sys import maxsize
 from threading import Event as Flag
 from threading import current_thread
 from time import monotonic_ns
@@ -37,6 +38,7 @@ from mcast.patterns.events import Refusal
 from mcast.runtime.admission import answer, check_security
 from mcast.runtime.connections import Connection
 from mcast.runtime.doors import Dialer
+from mcast.runtime.inproc import InprocEnd
 from mcast.runtime.loop import Loop
 from mcast.runtime.monitor import Monitor
 from mcast.runtime.pipes import NEVER, Pipe, Timed
@@ -195,6 +197,8 @@ class Peers:
         try:
             with self._lock:
                 self._check_open()
+                if not self._room(now_ns):
+                    return False
                 result = self.pattern.send(message)
                 if result is SendResult.WOULD_BLOCK and self._unwritten:
                     after = self._write_all(now_ns)
@@ -228,7 +232,13 @@ class Peers:
             self._check_open()
             after: list[Callable[[], None]] = []
             while start < len(batch):
-                sent = self.pattern.send_many(batch[start:] if start else batch)
+                room = self._room(now_ns)
+                if not room:
+                    break
+                end = min(len(batch), start + room)
+                sent = self.pattern.send_many(
+                    batch if not start and end == len(batch) else batch[start:end]
+                )
                 start += sent
                 after += self._write_all(now_ns)
                 if not sent:
@@ -237,11 +247,19 @@ class Peers:
         self._loop.attend()
         return start
 
+    def _room(self, now_ns: int) -> int:
+        """How many messages may go to the pattern, as far as that is not for it to say."""
+        if (out := self.ways.out) is None:
+            return maxsize
+        if not (room := out.room):
+            self.look_again(now_ns)
+        return room
+
     def _sent(self, number: int, now_ns: int) -> list[Callable[[], None]]:
         """Write at once, unless the application is in the middle of a stream of messages."""
         self._unwritten += number
         gate = self.ways.gate
-        if gate is not None and gate.writer is not None:
+        if (gate is not None and gate.writer is not None) or self.ways.out is not None:
             return self._write_all(now_ns)  # else what goes by the gate would overtake it
         if self._unwritten < _BATCH and now_ns - self._sent_at_ns < min(
             _STREAMING_NS, self._coalesce_ns
@@ -275,6 +293,9 @@ class Peers:
             if self.pattern.has_news or self.is_dirty:
                 self.mark()
                 after = self.switchboard.settle(monotonic_ns())
+            if (into := self.ways.into) is not None and into.is_blocked and into.has_room:
+                into.source.mark()
+                after += self.switchboard.settle(monotonic_ns())
         _call(after)
         return taken
 
@@ -340,12 +361,17 @@ class Peers:
         inbox = self.inbox
         if inbox is not None and len(inbox):
             return True
+        if (into := self.ways.into) is not None and into.has_arrivals:
+            return True
         return self.pattern.is_readable or (self._stage is not _Stage.OPEN and not self._is_quiet)
 
     @property
     def is_writable(self) -> bool:
         """True if ``send`` would not block."""
-        return self.pattern.is_writable or (self._stage is not _Stage.OPEN and not self._is_quiet)
+        if self._stage is not _Stage.OPEN and not self._is_quiet:
+            return True
+        out = self.ways.out
+        return self.pattern.is_writable and (out is None or out.has_room)
 
     def stats(self) -> Snapshot:
         """All counters, as a flat dict."""
@@ -360,6 +386,8 @@ class Peers:
             snapshot["bytes_sent"] = self.bytes_sent + sum(
                 each.writer.written_bytes for each in self._connections
             )
+        if (into := self.ways.into) is not None:
+            snapshot["messages_received"] += into.passed_count
         if (gate := self.ways.gate) is not None:
             snapshot["messages_taken"] += gate.sent_count
             snapshot["dropped_at_hwm"] += gate.dropped_count
@@ -434,6 +462,14 @@ class Peers:
         self._bytes_received += connection.engine.counters.bytes_received
         self.bytes_sent += connection.writer.written_bytes
         self._connections.discard(connection)
+
+    @property
+    def lone_end(self) -> InprocEnd | None:
+        """The only pipe, if it leads to another socket of this context."""
+        if len(self._pipes) != 1:
+            return None
+        pipe = next(iter(self._pipes.values()))
+        return pipe if isinstance(pipe, InprocEnd) else None
 
     @property
     def lone_connection(self) -> Connection | None:

@@ -13,6 +13,7 @@ from weakref import ref
 
 from mcast.kernel import NAME, Inbox, StreamGate, TopicFilter
 from mcast.patterns import SocketKind
+from mcast.runtime.bridges import Bridge, can_bridge
 from mcast.runtime.pipes import NEVER
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ class ShortWays:
         self.connection: Connection | None = None
         """The only one, if it may have short ways."""
         self._sees_topics = -1
+        self.out: Bridge | None = None
+        """Where what is sent goes, if that is another socket of this context."""
+        self.into: Bridge | None = None
+        """Where what arrives comes from, if that is another socket of this context."""
         self.may_read = True
         """Nothing else puts messages into the inbox."""
 
@@ -61,6 +66,7 @@ class ShortWays:
         """Open and close them as things stand now."""
         if NAME == "reference":
             return  # its short ways are the long ones
+        self._settle_bridges(now_ns)
         lone = self._lone()
         if lone is not self.connection:
             self.leave(now_ns)
@@ -77,6 +83,31 @@ class ShortWays:
         gate = self.gate
         if gate is not None and gate.writer is connection.writer and not gate.error:
             gate.is_open = self._may_send(connection, gate)
+
+    def _settle_bridges(self, now_ns: int) -> None:
+        peers = self._peers
+        end = peers.lone_end
+        other = None if end is None or end.other is None else end.other.peers
+        if other is None or other.lone_end is not (end and end.other):
+            self.part()
+            return
+        for source, sink in ((peers, other), (other, peers)):
+            bridge, gate, inbox = source.ways.out, source.ways.gate, sink.ways._inbox
+            if not can_bridge(source, sink) or gate is None or inbox is None:
+                if bridge is not None:
+                    bridge.close()
+                continue
+            if bridge is None:
+                bridge = source.ways.out = sink.ways.into = Bridge(source, sink, gate, inbox)
+            bridge.settle()
+            if bridge.is_blocked:
+                source.look_again(now_ns)  # whoever takes messages tells nobody
+
+    def part(self) -> None:
+        """Nothing goes straight to or from another socket any more."""
+        for bridge in (self.out, self.into):
+            if bridge is not None:
+                bridge.close()
 
     def _go_on_reading(self, connection: Connection, now_ns: int) -> None:
         inbox = self._inbox
