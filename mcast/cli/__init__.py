@@ -24,13 +24,16 @@ from mcast.cli import (
     ifaces,
     join,
     keygen,
+    loss,
     perf,
     pub,
     rep,
     req,
     scout,
     send,
+    stat,
     sub,
+    top,
 )
 from mcast.cli.arguments import ArgumentParser
 from mcast.cli.terminal import EXIT_ARGUMENTS, EXIT_FAILURE, EXIT_UNMET, say
@@ -67,6 +70,9 @@ _COMMANDS: Final = (
     dump,
     scout,
     decode,
+    stat,
+    top,
+    loss,
     keygen,
     completion,
 )
