@@ -42,7 +42,7 @@ HEADS: Final = (
 )
 NUMBERS: Final = tuple(range(4, len(HEADS)))
 _COMMAND_WIDTH: Final = 24
-_ENDPOINT_WIDTH: Final = 30
+_ENDPOINT_WIDTH: Final = 40
 
 _EPILOG = """\
 A row is a socket. waiting: messages that wait for the rate, or for recv; repaired/s: packets sent
