@@ -46,6 +46,8 @@ _JOIN_LIMIT: Final = 1 << 16
 """OPT_JOIN may offer a late joiner this many packets of history at most."""
 _NEWCOMER_LIMIT: Final = 256
 """Sources of which one packet was heard and no second: forged ones mostly, when there are many."""
+_GLIMPSE_LIMIT: Final = 4096
+"""Names remembered of those that came when there were too many of these."""
 _IDLE_NS: Final = 5_000_000_000
 """Where no place is free, a source silent for so long gives up its own: 5 of our SPMs."""
 _RELAY_BITS_PER_S: Final = 1e6
@@ -88,6 +90,8 @@ class PgmEngine:
         self._filter = topic_filter
         self._peers: dict[bytes, Receiver] = {}
         self._newcomers: dict[bytes, int] = {}
+        self._newcomer_limit = min(_NEWCOMER_LIMIT, -(-options.max_peers // 4))
+        self._glimpsed: dict[bytes, None] = {}
         self._swept_ns = now_ns - _IDLE_NS
         self.streams: dict[bytes, ReceiveSlots] = {}
         """Windows of the sources whose stream has nothing out of the ordinary, by packed address
@@ -356,7 +360,7 @@ class PgmEngine:
                     first = (first - history) & SQN_MASK
         else:
             return None
-        if not self._make_room(now_ns):
+        if not self._admits(now_ns, address + tsi):
             self.counters.peers_refused += 1
             return None
         assert self._filter is not None
@@ -378,25 +382,48 @@ class PgmEngine:
             transmits=self._transmits,
         )
         self._peers[address + tsi] = receiver
-        self._newcomers[address + tsi] = now_ns
         self._touched[receiver] = None
         return receiver
+
+    def _admits(self, now_ns: int, key: bytes) -> bool:
+        """True if this source may be followed, and there is room for it.
+
+        Where many were heard once and never again, one more has to be heard twice: to remember its
+        name is all that a forged packet then costs.
+        """
+        newcomers = self._newcomers
+        while newcomers and self._is_confirmed(oldest := next(iter(newcomers))):
+            del newcomers[oldest]
+        if len(newcomers) >= self._newcomer_limit:
+            if key not in self._glimpsed:
+                self._glimpsed[key] = None
+                if len(self._glimpsed) > _GLIMPSE_LIMIT:
+                    del self._glimpsed[next(iter(self._glimpsed))]
+                return False
+            del self._glimpsed[key]
+        else:
+            newcomers[key] = now_ns
+        if self._make_room(now_ns):
+            return True
+        newcomers.pop(key, None)
+        return False
+
+    def _is_confirmed(self, key: bytes) -> bool:
+        """Whether a newcomer was heard again, perhaps by an ``Intake``."""
+        return self._peers[key].heard_ns > self._newcomers[key]
 
     def _make_room(self, now_ns: int) -> bool:
         """True if another source may be followed.
 
-        Place is made by who was heard once only, if there are too many of those; then by a stream
-        that is over, then by who is silent. A stream that is heard keeps its place.
+        Place is made by who was heard once only, then by a stream that is over, then by who is
+        silent. A stream that is heard keeps its place.
         """
-        is_full = len(self._peers) >= self._options.max_peers
-        while self._newcomers and (is_full or len(self._newcomers) >= _NEWCOMER_LIMIT):
-            key, joined_ns = next(iter(self._newcomers.items()))
-            if self._peers[key].heard_ns == joined_ns:
+        if len(self._peers) < self._options.max_peers:
+            return True
+        for key in self._newcomers:
+            if key in self._peers:
                 self._expel(now_ns, key)
                 return True
-            del self._newcomers[key]  # an ``Intake`` took what came since
-        if not is_full:
-            return True
         for key, receiver in self._peers.items():
             if receiver.is_over:
                 self._forget(key)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.netlab import Fault, Lab
+from tests.netlab import Fault, Host, Lab
 from tests.support.figures import SECONDS
 from tests.support.transfer import Transfer, mcast_peer, transfer
 
@@ -24,6 +24,7 @@ RATE = 5_000
 def flow(
     lab: Lab,
     *,
+    hosts: Sequence[Host] | None = None,
     rate: float = RATE,
     seconds: float = SECONDS,
     pub: Sequence[str] = (),
@@ -34,16 +35,14 @@ def flow(
     loss_percent: float = 0.0,
     timeout_s: float = 60.0,
 ) -> Transfer:
-    """Run the workload from the first host to the others and check its ledgers."""
+    """Run the workload from the first host to ``hosts`` (all others) and check its ledgers."""
     interval = ("--interval-us", str(1e6 / rate))
-    extra = subs or [()] * (len(lab.hosts) - 1)
+    hosts = lab.hosts[1:] if hosts is None else hosts
+    extra = subs or [()] * len(hosts)
     done = transfer(
         lab,
         mcast_peer(*ONE_PER_PACKET, *interval, "--prepare", *pub),
-        [
-            (host, mcast_peer(*interval, *sub, *own))
-            for host, own in zip(lab.hosts[1:], extra, strict=True)
-        ],
+        [(host, mcast_peer(*interval, *sub, *own)) for host, own in zip(hosts, extra, strict=True)],
         count=round(rate * seconds),
         shape="fixed:256",
         loss_percent=loss_percent,

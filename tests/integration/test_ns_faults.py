@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.netlab import NAK, ODATA, Process, lab_or_skip
+from tests.support.figures import figure
 from tests.support.transfer import PORT, mcast_peer, transfer
 from tests.tshark import dissect
 
@@ -115,6 +116,12 @@ def _blackout() -> bool:
         f"{first_report_s * 1e3:.0f} ms after the heal, first message {live_s * 1e3:.0f} ms after, "
         f"caught up with the schedule {caught_up} after; {_repair_line(summary)}"
     )
+    figure(
+        "7",
+        f"15 s with a window of 10 s: {reported} LOST, reported {first_report_s * 1e3:.0f} ms and "
+        f"the first message {live_s * 1e3:.0f} ms after the heal",
+        met=live_s <= 0.2,
+    )
     assert stream["gaps"] == reported, "the ledger's gaps are not what was reported"
     assert len(reported) == 1
     assert {event["reason"] for event in lost} == {"window_advanced"}
@@ -203,6 +210,11 @@ def test_a_publisher_killed_and_restarted_is_never_spliced_and_always_reported()
         f"{sum(_int(each, 'gap_count') for each in streams.values())} gaps, "
         f"{sum(event['kind'] == 'Lost' for event in events)} Lost events; {_repair_line(summary)}"
     )
+    figure(
+        "15",
+        f"{restart_count} kills: {len(streams)} streams, 0 spliced, {summary['missing']} missing and "
+        "every gap reported",
+    )
     assert summary["corrupt"] == summary["duplicates"] == summary["reordered"] == 0
     assert sorted(streams) == sorted(f"{number}.0" for number in range(1, restart_count + 1))
     assert len(lines) == restart_count
@@ -232,6 +244,12 @@ def _rate_beside(hog_count: int) -> float:
         f"{hog_count} computing thread(s), {summary['kernel']} kernel: {summary['received']} "
         f"messages of {MESSAGE_BYTES} B at {received_rate:,.0f}/s, "
         f"missing {summary['missing']}, {_repair_line(summary)}"
+    )
+    figure(
+        "33",
+        f"{hog_count} computing thread(s): {received_rate:,.0f} messages/s, "
+        f"{summary['missing']} LOST",
+        met=received_rate >= 20_000,
     )
     assert summary["missing"] == summary["duplicates"] == summary["corrupt"] == 0
     assert summary["events"] == ["PeerJoined"]

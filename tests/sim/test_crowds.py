@@ -14,6 +14,7 @@ import pytest
 from mcast.kernel import checksum
 from mcast.pgm.packet import ODATA
 from mcast.testing import Network
+from tests.support.figures import figure
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +47,7 @@ def test_a_thousand_receivers_that_lose_the_same_packet_send_few_naks() -> None:
     network.check()
     assert {len(sub.messages) for sub in network.subscribers} == {3 * LOSSES}
     p99 = quantiles(naks, n=100)[98]
-    print(f"NAKs for each loss: mean {mean(naks):.2f}, p99 {p99:.0f}, most {max(naks)}")
+    figure("34", f"NAKs for each loss: mean {mean(naks):.2f}, p99 {p99:.0f}, most {max(naks)}")
     assert mean(naks) <= 3
     assert p99 <= 10
 
@@ -95,7 +96,7 @@ def test_a_hundred_thousand_forged_identities_cost_eight_mebibytes_at_most() -> 
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    print(f"{FORGED} forged identities hold {held / 1024:.0f} KiB")
+    figure("37", f"{FORGED:,} forged identities hold {held / 1024:.0f} KiB")
     assert held <= 8 << 20
     publisher.send(b"still here")
     network.run(0.1)
