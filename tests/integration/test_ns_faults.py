@@ -212,8 +212,8 @@ def test_a_publisher_killed_and_restarted_is_never_spliced_and_always_reported()
     )
     figure(
         "15",
-        f"{restart_count} kills: {len(streams)} streams, 0 spliced, {summary['missing']} missing and "
-        "every gap reported",
+        f"{restart_count} kills: {len(streams)} streams, 0 spliced, {summary['missing']} missing "
+        "and every gap reported",
     )
     assert summary["corrupt"] == summary["duplicates"] == summary["reordered"] == 0
     assert sorted(streams) == sorted(f"{number}.0" for number in range(1, restart_count + 1))
