@@ -5,7 +5,10 @@ Owns which sockets there are, what they are bound to and what the kernel lets th
 - the *group* socket, bound to (group, port) and joined on one interface, takes what the group
   hears. A publisher's takes only what flows up to a source (NAK, NNAK, SPMR, POLR, ACK): a filter
   in the kernel drops the data, its own included, before it costs anything;
-- the *sender* socket, bound to (interface address, any port), sends everything;
+- the *sender* socket sends everything, by its interface. A publisher's is bound to (interface
+  address, any port), since peers know it by that address. A subscriber's is bound to none, so that
+  its NAKs still leave when the interface gets another address; but for loopback, where the kernel
+  chooses no source address for multicast;
 - the *repair* socket, a publisher's only, bound to (interface address, port), takes the unicast
   NAKs and SPMRs. The kernel prefers it to the wildcard sockets of libzmq processes.
 
@@ -24,6 +27,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from mcast.endpoint import MulticastEndpoint
@@ -47,8 +51,10 @@ DEFAULT_DSCP: Final = 46
 # <linux/in.h>, <linux/in6.h>, <linux/udp.h>, <asm-generic/socket.h>: what `socket` does not name
 _IP_MTU_DISCOVER: Final = 10
 _IP_MULTICAST_ALL: Final = 49
+_IP_UNICAST_IF: Final = 50
 _IPV6_MTU_DISCOVER: Final = 23
 _IPV6_MULTICAST_ALL: Final = 29  # since Linux 4.20
+_IPV6_UNICAST_IF: Final = 76
 _PMTUDISC_DO: Final = 2
 _MCAST_JOIN_GROUP: Final = 42
 _MCAST_JOIN_SOURCE_GROUP: Final = 46
@@ -136,6 +142,11 @@ class MulticastSockets:
             gro = _open_group(group, where, upstream_only=publisher, rcvbuf_bytes=rcvbuf_bytes)
             sender = undo.enter_context(where.udp_socket())
             _open_sender(sender, where, ttl=ttl, loop=loop, dscp=dscp, sndbuf_bytes=sndbuf_bytes)
+            if publisher or ip_address(interface.address).is_loopback:
+                with _explained(f"cannot bind to {where.interface}", where):
+                    sender.bind(where.interface_name(0))
+            else:
+                _leave_by_interface(sender, where)
             _check_route(where)
             repair = None
             if publisher:
@@ -253,8 +264,16 @@ def _open_sender(
         # Never fragment: one lost fragment loses the packet, and a segment above the MTU is a
         # setting to correct, which EMSGSIZE says at once.
         sender.setsockopt(where.level, _IP_MTU_DISCOVER, _PMTUDISC_DO)
-    with _explained(f"cannot bind to {where.interface}", where):
-        sender.bind(where.interface_name(0))
+
+
+def _leave_by_interface(sender: socket.socket, where: _Where) -> None:
+    """Unicast and multicast leave by the interface, with whatever address it has at the time."""
+    index = where.interface.index
+    option = _IPV6_UNICAST_IF if where.is_ipv6 else _IP_UNICAST_IF
+    sender.setsockopt(where.level, option, struct.pack("!i", index))
+    if not where.is_ipv6:
+        request = struct.pack("=4s4si", bytes(4), bytes(4), index)
+        sender.setsockopt(where.level, socket.IP_MULTICAST_IF, request)
 
 
 def _open_repair(repair: socket.socket, where: _Where) -> None:

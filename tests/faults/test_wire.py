@@ -101,7 +101,7 @@ def test_a_full_send_buffer_loses_nothing() -> None:
 
         def narrow() -> None:
             sender.ip("link", "set", "dev", sender.interface, "txqueuelen", "10")
-            tbf = "tc qdisc add dev eth0 root tbf rate 8mbit burst 3000 limit 6000"
+            tbf = "tc qdisc add dev eth0 root tbf rate 6mbit burst 1600 limit 6000"
             sender.run(tbf.split())
 
         done = flow(lab, rate=2_000, pub=("--option", "sndbuf=4608"), strike=narrow)
@@ -110,7 +110,7 @@ def test_a_full_send_buffer_loses_nothing() -> None:
     assert found is not None
     figure(
         "21",
-        f"8 Mbit/s link, 4.6 kB send buffer: {missing(done)} LOST, queue dropped {found[1]}, held "
+        f"6 Mbit/s link, 4.6 kB send buffer: {missing(done)} LOST, queue dropped {found[1]}, held "
         f"back {found[2]} times, {source(done, 'rdata_sent')} repairs",
     )
     assert int(found[2]) > 0
@@ -153,7 +153,7 @@ def _descriptors(host: Host) -> int:
     return len(host.run(["ls", f"/proc/{host.processes[-1].pid}/fd"]).stdout.split())
 
 
-def test_a_receiver_that_is_renumbered_reports_what_it_cannot_ask_for() -> None:
+def test_a_receiver_that_is_renumbered_goes_on() -> None:
     with lab_or_skip(2) as lab:
         receiver = lab.hosts[1]
 
@@ -175,11 +175,10 @@ def test_a_receiver_that_is_renumbered_reports_what_it_cannot_ask_for() -> None:
     figure(
         "23",
         f"receiver gets another address in the stream, 2 % loss: {missing(done)} LOST, longest "
-        f"stall {float(str(done.ledgers[0]['lag_max_s'])):.2f} s: its NAKs cannot leave",
+        f"stall {float(str(done.ledgers[0]['lag_max_s'])):.2f} s",
         met=not missing(done),
     )
-    # A socket keeps the address that it was opened with; what that costs is in the ledger.
-    assert int(str(done.ledgers[0]["received"])) + missing(done) == 3_000
+    assert not missing(done)
 
 
 def test_snooping_with_a_querier_keeps_the_group_and_without_one_floods() -> None:
