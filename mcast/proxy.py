@@ -2,7 +2,8 @@
 
 Owns what was received and could not be sent on yet, at most one batch in each direction.
 Invariant: it receives from one side only while the other took everything before, so that
-back-pressure goes through it and nothing is dropped that the socket types do not drop.
+back-pressure goes through it and nothing is dropped that the socket types do not drop, but for
+what the other side can never take, which is counted.
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
-from mcast.errors import Again, ClosedError, ForkedError, OptionError, PatternError
+from mcast.errors import (
+    Again,
+    ClosedError,
+    ForkedError,
+    MessageTooLongError,
+    OptionError,
+    PatternError,
+    UnroutableError,
+)
 from mcast.runtime.queues import wait_any
 from mcast.sockets import POLLIN, POLLOUT, Socket
 from mcast.sockets.patterns import PatternSocket
@@ -86,6 +95,7 @@ class Proxy:
             "frontend_bytes": self._forth.byte_count,
             "backend_messages": self._back.message_count,
             "backend_bytes": self._back.byte_count,
+            "dropped": self._forth.dropped_count + self._back.dropped_count,
         }
 
     def run(self) -> None:
@@ -160,6 +170,8 @@ class _Lane:
         """Received."""
         self.sent_count = self.sent_bytes = 0
         """Sent on."""
+        self.dropped_count = 0
+        """What the other side never takes: too long, too many parts, for nobody it knows."""
 
     def is_ready(self) -> bool:
         """True if ``move`` would do something."""
@@ -181,14 +193,33 @@ class _Lane:
             self.message_count += len(self._pending)
             self.byte_count += _size(self._pending)
             self._copy(self._pending)
-        sent = _send_many(self.sink, self._pending)
+        try:
+            sent = _send_many(self.sink, self._pending)
+        except (OptionError, MessageTooLongError, UnroutableError):
+            sent = self._send_what_passes()
         self.sent_count += sent
         self.sent_bytes += _size(self._pending[:sent])
         del self._pending[:sent]
 
+    def _send_what_passes(self) -> int:
+        """Send up to the first that has to wait; drop and count what the sink never takes."""
+        sent = 0
+        while sent < len(self._pending):
+            try:
+                if not _send_many(self.sink, self._pending[sent : sent + 1]):
+                    break
+                sent += 1
+            except (OptionError, MessageTooLongError, UnroutableError):
+                del self._pending[sent]
+                self.dropped_count += 1
+        return sent
+
     def _copy(self, batch: list[list[bytes]]) -> None:
         if self._capture is not None:
-            _send_many(self._capture, batch)
+            try:
+                _send_many(self._capture, batch)
+            except (OptionError, MessageTooLongError, UnroutableError):
+                self.dropped_count += len(batch)
 
 
 def _send_many(sink: Socket, batch: list[list[bytes]]) -> int:

@@ -39,7 +39,7 @@ class UnicastOptions:
     curve_serverkey: str | bytes = ""
     """A client's knowledge of its server: the public key. Makes this socket a CURVE client."""
     zap_domain: str = ""
-    """What ``authenticate`` is told as domain. NULL asks it only if this is not empty."""
+    """What ``authenticate`` is told as domain; ``global`` if this is empty."""
 
     # Connections.
     handshake_ivl: float = 5.0

@@ -286,7 +286,8 @@ cdef class StreamGate:
             else:
                 self.filtered_count += 1
             index += 1
-        self._leave(alone)
+        if self._writer is not None:  # it may have been closed while this thread waited
+            self._leave(alone)
         self._baton._spend(BATCH_WEIGHT_BYTES)
         return index
 

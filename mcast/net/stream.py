@@ -9,10 +9,12 @@ caller to count.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
 import struct
+import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
@@ -29,11 +31,13 @@ __all__ = [
     "StreamListener",
     "StreamSocket",
     "finish_connect",
+    "has_unread",
     "open_stream",
     "peer_name",
     "resolve",
     "say_goodbye",
     "tune",
+    "unsent_bytes",
 ]
 
 StreamSocket = socket.socket
@@ -42,6 +46,7 @@ StreamSocket = socket.socket
 Address = tuple[socket.AddressFamily, object]
 """Where to connect to: the family, and what ``socket.connect`` takes."""
 
+_SIOCOUTQ: Final = 0x5411  # <linux/sockios.h>
 _CURES: Final = {
     errno.EADDRINUSE: "another socket is bound there; choose another port or path",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address; `ip addr` lists them",
@@ -162,6 +167,24 @@ def say_goodbye(made: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def has_unread(made: socket.socket) -> bool:
+    """True if bytes of the peer wait to be read."""
+    try:
+        return bool(made.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
+
+
+def unsent_bytes(made: socket.socket) -> int:
+    """Bytes that the peer's system has not acknowledged; 0 where that cannot be told."""
+    count = bytearray(4)
+    try:
+        fcntl.ioctl(made, _SIOCOUTQ, count)
+    except OSError:
+        return 0
+    return int.from_bytes(count, sys.byteorder)
 
 
 def tune(made: socket.socket, options: SocketOptions) -> None:

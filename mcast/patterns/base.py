@@ -268,6 +268,10 @@ class Pattern:
         loaded, self._loaded = self._loaded, []
         return loaded
 
+    def put_back(self, loaded: list[int]) -> None:
+        """Some of what ``take_loaded`` gave was not seen to: it gives them again."""
+        self._loaded += loaded
+
     def take_outgoing(self, number: int, limit: int) -> list[Message]:
         """Up to ``limit`` messages for this peer, in order; none while it is not connected."""
         pipe = self._pipes.get(number)
@@ -322,6 +326,10 @@ class Pattern:
         """True if this pipe is connected and has something to write."""
         pipe = self._pipes.get(number)
         return pipe is not None and pipe.is_connected and bool(pipe.outbox or pipe.changes)
+
+    def has_pipe(self, number: int) -> bool:
+        """True if this pipe is attached, connected or yet to come."""
+        return number in self._pipes
 
     def queued_for(self, number: int) -> int:
         """Messages that wait for this peer, connected or not."""

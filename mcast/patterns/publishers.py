@@ -41,6 +41,7 @@ class Publisher(Distributing):
         # What ``_match`` found, by as much of the topic as may matter; equal ones are one object.
         self._matches: dict[bytes, Found[Pipe]] = {}
         self._same: dict[Found[Pipe], Found[Pipe]] = {}
+        self._has_odd_topics = False
         super().__init__(options, dice)
 
     def configure(self, options: QueueOptions) -> None:
@@ -93,7 +94,9 @@ class Publisher(Distributing):
     def is_passing_on(self) -> bool:
         """False, too, with ``invert_matching`` or ``xpub_nodrop``."""
         options = self.options
-        return super().is_passing_on and not (options.invert_matching or options.xpub_nodrop)
+        return super().is_passing_on and not (
+            options.invert_matching or options.xpub_nodrop or self._has_odd_topics
+        )
 
     @property
     def is_writable(self) -> bool:
@@ -142,6 +145,8 @@ class Publisher(Distributing):
                 self.counters.dropped_unexpected += 1
                 continue
             changes, rest = split_subscriptions(message, only_first=self._looks_at_first_only)
+            if changes and not isinstance(message, bytes):
+                self._has_odd_topics = True  # the connection knows nothing of them
             self._apply(pipe, changes)
             if rest is not None:
                 self._hear(pipe, rest)

@@ -7,6 +7,8 @@ no unless the authenticator said yes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 from mcast.auth import Allowed, Authenticator, AuthRequest, Denied
 from mcast.errors import OptionError
@@ -15,7 +17,7 @@ from mcast.runtime.settings import security_of
 from mcast.unicast import IpcEndpoint, TcpEndpoint, UnicastEndpoint
 from mcast.zmtp import AuthNeeded, AuthStatus, ZmtpEngine
 
-__all__ = ["answer", "check_judge", "check_security"]
+__all__ = ["check_judge", "check_security", "verdict"]
 
 _log = logging.getLogger("mcast")
 
@@ -40,26 +42,28 @@ def check_judge(authenticator: Authenticator | None, options: SocketOptions) -> 
         )
 
 
-def answer(
-    authenticator: Authenticator | None, engine: ZmtpEngine, asked: AuthNeeded, now_ns: int
-) -> None:
-    """Ask about one connection, and tell its engine. Without an authenticator: yes."""
-    verdict: Allowed | Denied | bool = True
-    if authenticator is not None:
-        try:
-            verdict = authenticator(_request(asked))
-        except Exception:
-            _log.exception("the authenticator failed; the connection is refused")
-            engine.answer_auth(AuthStatus.FAILED, now_ns)
-            return
-    if isinstance(verdict, Allowed):
-        engine.answer_auth(
-            AuthStatus.ALLOWED, now_ns, user_id=verdict.user_id, metadata=verdict.metadata
-        )
-    elif isinstance(verdict, Denied) and verdict.temporary:
-        engine.answer_auth(AuthStatus.TEMPORARY, now_ns)
-    else:
-        engine.answer_auth(AuthStatus.ALLOWED if verdict is True else AuthStatus.DENIED, now_ns)
+def verdict(
+    authenticator: Authenticator | None, asked: AuthNeeded
+) -> Callable[[ZmtpEngine, int], None]:
+    """Ask about one connection; how to tell its engine. Calls the application's code."""
+    if authenticator is None:
+        # CURVE has proved the key, and any will do; a name or a domain is for somebody to judge.
+        allowed = asked.mechanism == "CURVE" and not asked.domain
+        return partial(_tell, AuthStatus.ALLOWED if allowed else AuthStatus.DENIED, Allowed())
+    try:
+        said = authenticator(_request(asked))
+    except Exception:
+        _log.exception("the authenticator failed; the connection is refused")
+        return partial(_tell, AuthStatus.FAILED, Allowed())
+    if isinstance(said, Allowed):
+        return partial(_tell, AuthStatus.ALLOWED, said)
+    if isinstance(said, Denied) and said.temporary:
+        return partial(_tell, AuthStatus.TEMPORARY, Allowed())
+    return partial(_tell, AuthStatus.ALLOWED if said is True else AuthStatus.DENIED, Allowed())
+
+
+def _tell(status: AuthStatus, who: Allowed, engine: ZmtpEngine, now_ns: int) -> None:
+    engine.answer_auth(status, now_ns, user_id=who.user_id, metadata=who.metadata)
 
 
 def _request(asked: AuthNeeded) -> AuthRequest:

@@ -14,12 +14,15 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from mcast.errors import PatternError
 from mcast.kernel import FrameError, FrameScanner, Stop, StreamIntake, StreamWriter
 from mcast.monitor import MonitorKind
 from mcast.net.stream import (
     StreamSocket,
+    has_unread,
     peer_name,
     say_goodbye,
+    unsent_bytes,
 )
 from mcast.patterns import PeerInfo
 from mcast.runtime.pipes import NEVER
@@ -107,11 +110,14 @@ class Connection:
     def handle_timeout(self, now_ns: int) -> None:
         """Heartbeats, an overdue handshake, the end of a goodbye."""
         if now_ns >= self._leave_ns:
-            self.hang_up()
+            if unsent_bytes(self._socket) and now_ns < self._peers.gives_up_ns:
+                self._leave_ns = now_ns + _GOODBYE_NS  # the peer takes it slowly
+            else:
+                self.hang_up()
             return
         self.note_received(now_ns)
-        if self.is_paused and self.engine.is_ready:
-            self._read(now_ns, 1)  # whoever is not read from must not count as silent
+        if self.is_paused and has_unread(self._socket):
+            self.engine.handle_presence(now_ns)  # who is not read from must not count as silent
         if not self.is_over:
             self.engine.handle_timeout(now_ns)
             self._take_events(now_ns)
@@ -162,7 +168,8 @@ class Connection:
         """Into the inbox; the loop does what a waiting thread does by the intake."""
         inbox = self._peers.inbox
         assert inbox is not None
-        while budget > 0 and not self.is_over and self.intake is intake:
+        # Behind a command something may be left to scan, of which epoll says nothing.
+        while (budget > 0 or self._has_unscanned) and not self.is_over and self.intake is intake:
             if len(inbox) >= inbox.limit and budget > 1:
                 self.is_paused = True
                 self._mask = -1  # whoever waited may have changed what is watched for
@@ -178,6 +185,11 @@ class Connection:
         if not self.is_over:
             self.flush(now_ns)
             self._peers.arm(self)
+
+    @property
+    def _has_unscanned(self) -> bool:
+        scanner = self.engine.plain_scanner
+        return scanner is not None and scanner.has_unscanned
 
     def handle_stop(self, now_ns: int, stop: Stop) -> None:
         """What an intake came upon that is no message. Under the lock."""
@@ -276,10 +288,9 @@ class Connection:
                 pattern.handle_subscriptions(self.number, [(False, t) for t in event.topics])
                 peers.mark()
             elif isinstance(event, AuthNeeded):
-                peers.answer(self.engine, event, now_ns)
-                self._take_events(now_ns)
+                peers.ask(self, event)
             elif isinstance(event, Ready):
-                self._greet(event)
+                self._greet(event, now_ns)
             else:
                 self._end(event, now_ns)
             if self.is_over:
@@ -373,25 +384,39 @@ class Connection:
         self._peers.pattern.counters.messages_received += arrived
         self._peers.pattern.counters.filtered += filtered
 
-    def _greet(self, ready: Ready) -> None:
+    def _greet(self, ready: Ready, now_ns: int) -> None:
         peers = self._peers
         peers.report(MonitorKind.HANDSHAKE_SUCCEEDED, self.endpoint, self.address, ready.user_id)
         self.is_attached = True
         peers.attached(self)
-        peers.pattern.attach(
-            self.number,
-            PeerInfo(ready.socket_type, ready.identity),
-            routing_id=peers.name_for(self.number),
-        )
+        try:
+            peers.pattern.attach(
+                self.number,
+                PeerInfo(ready.socket_type, ready.identity),
+                routing_id=peers.name_for(self.number),
+            )
+        except PatternError as error:  # somebody took our name for this peer meanwhile
+            self._end(Failed(FailureReason.UNEXPECTED, str(error)), now_ns)
         peers.mark()
+
+    def handle_verdict(self, tell: Callable[[ZmtpEngine], None], now_ns: int) -> None:
+        """The authenticator has spoken."""
+        if not self.is_over:
+            tell(self.engine)
+            self._take_events(now_ns)
+        if not self.is_over:
+            self.flush(now_ns)
+            self._peers.arm(self)
 
     # The pattern's side.
 
-    def resume(self, now_ns: int) -> None:  # noqa: ARG002
+    def resume(self, now_ns: int) -> None:
         """Read again."""
         if self.is_paused and not self.is_over:
             self.is_paused = False
             self._watch()  # what has come meanwhile makes it readable at once
+            if self.intake is not None and self._has_unscanned:
+                self._read_short(self.intake, now_ns, 1)
 
     def refuse(self, text: str, now_ns: int) -> None:
         """The pattern will not deal with this peer."""
@@ -450,7 +475,9 @@ class Connection:
         self.engine.close()
         self._peers.unwatch(self._fd)
         self._peers.over(self)
+        self._peers.pattern.counters.dropped_undelivered += self.writer.message_count
         self.writer.clear()
+        self._peers.disarm(self)
         self._socket.close()
 
     def forget(self) -> None:

@@ -106,10 +106,12 @@ class Door:
             peers.accepted_count += 1
             peers.report(MonitorKind.ACCEPTED, self.endpoint, peer_name(accepted))
             number = peers.next_number()
-            self._inside[number] = Connection(
+            connection = Connection(
                 peers, accepted, number, self.endpoint, ended=self._ended, now_ns=now_ns
             )
-            peers.came(self._inside[number])
+            if not connection.is_over:  # else it was reset before we could greet it
+                self._inside[number] = connection
+                peers.came(connection)
 
     def _ended(self, connection: Connection, failed: Failed, now_ns: int) -> None:  # noqa: ARG002
         self._inside.pop(connection.number, None)

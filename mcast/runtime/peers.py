@@ -26,6 +26,9 @@ from mcast.auth import Authenticator
 from mcast.errors import (
     Again,
     ClosedError,
+    Error,
+    MessageTooLongError,
+    PatternError,
     TransportError,
     UnroutableError,
 )
@@ -35,7 +38,7 @@ from mcast.net.stream import Address, resolve
 from mcast.options import SocketOptions
 from mcast.patterns import Dish, Pattern, SendResult, SocketKind, Sub, Xpub, create
 from mcast.patterns.events import Refusal
-from mcast.runtime.admission import answer, check_security
+from mcast.runtime.admission import check_judge, check_security, verdict
 from mcast.runtime.connections import Connection
 from mcast.runtime.doors import Dialer
 from mcast.runtime.inproc import InprocEnd
@@ -48,7 +51,7 @@ from mcast.runtime.settings import pattern_options, zmtp_options
 from mcast.runtime.shortways import ShortWays
 from mcast.stats import Snapshot
 from mcast.unicast import IpcEndpoint, TcpEndpoint, UnicastEndpoint
-from mcast.zmtp import AuthNeeded, ZmtpEngine
+from mcast.zmtp import AuthNeeded
 
 __all__ = ["Peers", "SocketKind"]
 
@@ -62,6 +65,8 @@ _BATCH: Final = 256
 """Messages that wait at most."""
 _DRAIN_IVL_NS: Final = 1_000_000
 """How often a full queue of a SUB is looked at for room; its readers tell nobody."""
+_STALE_LIMIT: Final = 32
+"""Timers of what is over that may stand in the heap, beside as many as half of it."""
 _LINGERS: Final = frozenset(SocketKind) - {
     SocketKind.SUB,
     SocketKind.XSUB,
@@ -138,6 +143,7 @@ class Peers:
         """Who sends and receives without the pattern, while there is one connection."""
         self._heap: list[tuple[int, int, Timed]] = []
         self._ticket = count()
+        self._stale_count = 0
         self._due_ns = NEVER  # of what waits for company, or for room in the sink
         self._unwritten = 0
         self._sent_at_ns = 0
@@ -157,6 +163,7 @@ class Peers:
     def connect(self, endpoint: UnicastEndpoint) -> str:
         """Begin to connect; nobody need be there yet. Raises EndpointError, OptionError."""
         check_security(endpoint, self.options)
+        check_judge(self.authenticator, self.options)
         addresses: list[Address] = []
         if isinstance(endpoint, TcpEndpoint | IpcEndpoint):
             addresses = resolve(endpoint, self.options)  # may ask a name server: without the lock
@@ -220,7 +227,12 @@ class Peers:
 
             def go_on() -> bool:
                 nonlocal taken
-                taken = self._try_send_many(batch, taken)
+                try:
+                    taken = self._try_send_many(batch, taken)
+                except PatternError:  # the next is one that cannot be sent, or not now
+                    if not taken:
+                        raise
+                    return True
                 return taken == len(batch)
 
             self.writable.wait(go_on, timeout)
@@ -228,6 +240,7 @@ class Peers:
 
     def _try_send_many(self, batch: Sequence[Message], start: int) -> int:
         now_ns = monotonic_ns()
+        begun, result = start, SendResult.SENT
         with self._lock:
             self._check_open()
             after: list[Callable[[], None]] = []
@@ -236,15 +249,25 @@ class Peers:
                 if not room:
                     break
                 end = min(len(batch), start + room)
-                sent = self.pattern.send_many(
-                    batch if not start and end == len(batch) else batch[start:end]
-                )
+                try:
+                    sent = self.pattern.send_many(
+                        batch if not start and end == len(batch) else batch[start:end]
+                    )
+                    if not sent:
+                        result = self.pattern.send(batch[start])
+                        sent = int(result is SendResult.SENT)
+                except Error:
+                    if start == begun:
+                        raise
+                    break  # what was sent before is what counts
                 start += sent
                 after += self._write_all(now_ns)
                 if not sent:
                     break
         _call(after)
         self._loop.attend()
+        if result is SendResult.UNROUTABLE and start == begun:
+            raise UnroutableError("no peer has that routing id")
         return start
 
     def _room(self, now_ns: int) -> int:
@@ -276,18 +299,16 @@ class Peers:
         self.mark()
         return self.switchboard.settle(now_ns)
 
-    def recv_many(self, limit: int, *, ahead: Inbox | None = None) -> list[Message]:
-        """Up to ``limit`` messages that are there; with ``ahead`` some more go to that inbox, and
-        what it has comes first. Raises PatternError, ClosedError."""
+    def recv_many(self, limit: int, ahead: Inbox, *, fetches_ahead: bool) -> list[Message]:
+        """Up to ``limit`` messages that are there. What the inbox has comes first; with
+        ``fetches_ahead`` some more are put into it. Raises PatternError, ClosedError."""
         with self._lock:
             self._check_open()
             after = []
             if (inbox := self.inbox) is not None:
                 taken = self._read_now(inbox, limit)
-            elif ahead is None:
-                taken = self.pattern.recv_many(limit)
             elif not (taken := ahead.get_many(limit)):
-                taken = self.pattern.recv_many(max(limit, _AHEAD))
+                taken = self.pattern.recv_many(max(limit, _AHEAD) if fetches_ahead else limit)
                 ahead.put(taken[limit:])  # before anything else may come into it
                 del taken[limit:]
             if self.pattern.has_news or self.is_dirty:
@@ -319,7 +340,11 @@ class Peers:
         self._loop.attend()
 
     def subscribe(self, topic: bytes, wanted: bool) -> None:
-        """SUB, and XPUB in manual mode. Raises PatternError."""
+        """SUB, and XPUB in manual mode. Raises PatternError, MessageTooLongError."""
+        if wanted and len(topic) > self.options.max_topic_bytes:
+            raise MessageTooLongError(
+                f"topic of {len(topic)} bytes; max_topic_bytes is {self.options.max_topic_bytes}"
+            )
 
         def act(pattern: Pattern) -> None:
             assert isinstance(pattern, Sub | Xpub)
@@ -339,13 +364,19 @@ class Peers:
     def configure(self, options: SocketOptions) -> None:
         """Use these options: of the pattern at once, the others for connections from now on."""
         pattern = pattern_options(self.kind, options)
-        zmtp = zmtp_options(self.kind, options)
+        zmtp = zmtp_options(self.kind, options, is_judged=self.authenticator is not None)
         with self._lock:
             self.pattern.configure(pattern)
             self.options, self.zmtp_options = options, zmtp
             self.mark()
             after = self.switchboard.settle(monotonic_ns())
         _call(after)
+
+    def authenticate(self, authenticator: Authenticator | None) -> None:
+        """Have it asked about each connection from now on. Raises OptionError."""
+        options = zmtp_options(self.kind, self.options, is_judged=authenticator is not None)
+        with self._lock:
+            self.authenticator, self.zmtp_options = authenticator, options
 
     def watch_connections(self) -> Monitor:
         """The monitor, made at the first call."""
@@ -434,6 +465,17 @@ class Peers:
             heapq.heappush(self._heap, (due_ns, next(self._ticket), target))
             self._loop.wake_before(due_ns)
 
+    def disarm(self, target: Timed) -> None:
+        """It is over. What is over must not be kept until its moment comes: a peer may set it."""
+        if target.armed_ns == NEVER:
+            return
+        target.armed_ns = NEVER
+        self._stale_count += 1
+        if self._stale_count > _STALE_LIMIT + len(self._heap) // 2:
+            self._stale_count = 0
+            self._heap = [entry for entry in self._heap if entry[2].armed_ns == entry[0]]
+            heapq.heapify(self._heap)
+
     def adopt(self, pipe: Pipe) -> None:
         """One more."""
         self._pipes[pipe.number] = pipe
@@ -443,6 +485,8 @@ class Peers:
         number = self.next_number()
         name = self.options.connect_routing_id
         self.pattern.attach(number, None, routing_id=name)
+        if not self.pattern.has_pipe(number):
+            raise PatternError("a PAIR has one peer, and has it already")
         if name:
             self._names[number] = name
             self.options = self.options.with_changes({"connect_routing_id": b""})
@@ -574,11 +618,23 @@ class Peers:
 
     def warn(self, text: str) -> None:
         """Tell the log."""
-        _log.warning("%s %s", self.kind, text)
+        # Not here, under the lock: a handler may publish what it logs.
+        self._loop.call(lambda: _log.warning("%s %s", self.kind, text))
 
-    def answer(self, engine: ZmtpEngine, asked: AuthNeeded, now_ns: int) -> None:
-        """Ask the authenticator about a connection."""
-        answer(self.authenticator, engine, asked, now_ns)
+    def ask(self, connection: Connection, asked: AuthNeeded) -> None:
+        """Have the authenticator asked about a connection, in the loop's thread, without the lock:
+        it is the application's, and may use its sockets."""
+
+        def judge() -> None:
+            tell = verdict(self.authenticator, asked)
+            now_ns = monotonic_ns()
+            with self._lock:
+                connection.handle_verdict(lambda engine: tell(engine, now_ns), now_ns)
+                self.mark()
+                after = self.switchboard.settle(now_ns)
+            _call(after)
+
+        self._loop.call(judge, self)
 
     @property
     def is_closing(self) -> bool:
@@ -602,16 +658,26 @@ class Peers:
             for number in pattern.take_resumed():
                 if number in pipes:
                     pipes[number].resume(now_ns)
-            for number in pattern.take_loaded():
-                if number in pipes:
-                    pipes[number].flush(now_ns)
+            loaded = pattern.take_loaded()
+            try:
+                while loaded:
+                    if loaded[-1] in pipes:
+                        pipes[loaded[-1]].flush(now_ns)
+                    loaded.pop()
+            finally:
+                if loaded:  # a signal handler raised: nobody else would come by
+                    pattern.put_back(loaded)
         self.ways.settle(now_ns)
 
     def _drain(self, now_ns: int) -> None:
         """Hand a SUB's messages to its queue, as far as there is room."""
         sink = self._sink
         assert sink is not None
-        room = (1 if self.options.conflate else sink.hwm) - len(sink)
+        if self.options.conflate and self.pattern.is_readable:
+            newest = self.pattern.recv_many(1)
+            sink.inbox.clear()
+            sink.inbox.put(newest)
+        room = sink.hwm - len(sink)
         if room > 0 and self.pattern.is_readable:
             sink.inbox.put(self.pattern.recv_many(room))
         if self.pattern.is_readable:
@@ -776,6 +842,8 @@ class Peers:
         """In a forked child: close the descriptors, take no lock."""
         self._stage = _Stage.CLOSED
         self._places.forget()
+        if self.monitor is not None:
+            self.monitor.is_closed = True
         for connection in list(self._connections):
             connection.forget()
 

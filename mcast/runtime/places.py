@@ -66,7 +66,8 @@ class Places:
         else:
             dialer = Dialer(self._peers, endpoint, addresses, self._peers.reserve(), now_ns)
             self._dialers[url] = dialer
-            self._peers.adopt(dialer)
+            if not dialer.is_over:  # as it may be where it is to try once only
+                self._peers.adopt(dialer)
         return url
 
     def release(self, url: str) -> str:

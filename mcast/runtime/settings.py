@@ -33,14 +33,20 @@ def pattern_options(kind: SocketKind, options: SocketOptions) -> QueueOptions:
     return made(**{item.name: getattr(options, item.name) for item in fields(made)})
 
 
-def zmtp_options(kind: SocketKind, options: SocketOptions) -> ZmtpOptions:
-    """What a connection of this socket is told. Raises OptionError."""
+def zmtp_options(
+    kind: SocketKind, options: SocketOptions, *, is_judged: bool = False
+) -> ZmtpOptions:
+    """What a connection of this socket is told; ``is_judged`` if there is an authenticator.
+
+    Raises OptionError.
+    """
     timeout_s = options.heartbeat_timeout
     return ZmtpOptions(
         socket_type=str(kind),
         security=security_of(options),
         identity=options.routing_id if kind in _IDENTIFIED else b"",
-        zap_domain=options.zap_domain,
+        # Without a domain NULL would not ask, and a list of addresses be of no use.
+        zap_domain=options.zap_domain or ("global" if is_judged else ""),
         max_message_bytes=options.max_msg_size,
         max_part_count=options.max_parts,
         max_topic_bytes=options.max_topic_bytes,

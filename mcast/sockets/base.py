@@ -153,6 +153,8 @@ class Socket(OptionAttributes):
             else:
                 peers = self._unicast()
                 self._last_endpoint = (peers.bind if binds else peers.connect)(endpoint)
+                if not binds and self._options.connect_routing_id:  # it is used up
+                    self._options = self._options.with_changes({"connect_routing_id": b""})
             self._find_short_way()
 
     def _join(self, endpoint: MulticastEndpoint) -> str:
@@ -206,14 +208,14 @@ class Socket(OptionAttributes):
         """Ask ``authenticator`` about each connection over tcp:// and ipc:// from now on.
 
         ``mcast.allow`` makes one from lists. It is called in the context's thread and must not
-        block. NULL asks it only if ``zap_domain`` is set; a PLAIN server needs one; a CURVE server
-        without one admits every key. ``None``: nobody is asked any more.
+        block. A PLAIN server needs one; a CURVE server without one admits every key. ``None``:
+        nobody is asked any more. Both sides of a NULL connection ask, if they have one.
 
         Raises: ClosedError.
         """
         with self._lock:
             self._check()
-            self._unicast().authenticator = authenticator
+            self._unicast().authenticate(authenticator)
 
     def monitor(self) -> Monitor:
         """What happens to the connections over tcp:// and ipc:// from now on, as ``MonitorEvent``.

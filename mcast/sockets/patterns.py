@@ -284,7 +284,7 @@ class PatternSocket(Socket):
         taken = self._inbox.get_many(count)
         if taken:
             return taken
-        return self._unicast().recv_many(count, ahead=self._inbox if self._ahead else None)
+        return self._unicast().recv_many(count, self._inbox, fetches_ahead=self._ahead)
 
     def _take_rest(self) -> list[bytes]:
         taken: list[bytes] = []
