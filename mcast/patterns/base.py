@@ -272,6 +272,14 @@ class Pattern:
         """Some of what ``take_loaded`` gave was not seen to: it gives them again."""
         self._loaded += loaded
 
+    def reload(self) -> None:
+        """``take_loaded`` gives all connected pipes that have something to write, again.
+
+        For whoever is about to wait: an exception in the middle of a step, such as a signal
+        handler's, may have left a pipe that nobody comes by any more.
+        """
+        self._loaded = [number for number in self._pipes if self.has_outgoing(number)]
+
     def take_outgoing(self, number: int, limit: int) -> list[Message]:
         """Up to ``limit`` messages for this peer, in order; none while it is not connected."""
         pipe = self._pipes.get(number)

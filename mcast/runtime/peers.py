@@ -193,10 +193,20 @@ class Peers:
 
     def send(self, message: Message, timeout: float | None) -> None:
         """Queue one message. Raises Again, UnroutableError, PatternError, ClosedError."""
+        if self._try_send(message):
+            return
+        self._reload()
         if not self._try_send(message) and (
             timeout == 0 or not self.writable.wait(lambda: self._try_send(message), timeout)
         ):
             raise Again("no peer takes a message now")
+
+    def _reload(self) -> None:
+        """Write all that can be, before anybody waits or is sent away."""
+        with self._lock:
+            self.pattern.reload()
+            after = self._write_all(monotonic_ns())
+        _call(after)
 
     def _try_send(self, message: Message) -> bool:
         now_ns = monotonic_ns()
@@ -223,6 +233,8 @@ class Peers:
     def send_many(self, batch: Sequence[Message], timeout: float | None) -> int:
         """Queue messages; how many, all of them unless time ran out."""
         taken = self._try_send_many(batch, 0)
+        if taken < len(batch):
+            self._reload()
         if taken < len(batch) and timeout != 0:
 
             def go_on() -> bool:
