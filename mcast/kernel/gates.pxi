@@ -234,6 +234,8 @@ cdef class Inbox:
 
     def __len__(self):
         self._settle()
+        if self._count == 0 and self._intake is not None and self._intake._has_more():
+            self._intake._show()
         return self._count
 
     @property
@@ -293,7 +295,7 @@ cdef class Inbox:
         cdef list taken = [], empty = [], head
         cdef Py_ssize_t at, wanted
         cdef object first
-        if self._count == 0 and self._intake is not None and self._intake._held_count:
+        if self._count == 0 and self._intake is not None and self._intake._has_more():
             self._intake._decode_some(limit, taken)  # which is empty
         while self._count and PyList_GET_SIZE(taken) < limit:
             self._step()
@@ -387,7 +389,7 @@ cdef class ReceiveGate:
             intake = inbox._intake
             if intake is None or inbox._count or inbox.hold or intake._is_decoding:
                 return self._slow(flags, timeout=timeout)
-            if intake._held_count:
+            if intake._has_more():
                 message = intake._get_plain()
             elif timeout is not None or flags is not ZERO or intake._wait(-1) != READY:
                 return self._slow(flags, timeout=timeout)

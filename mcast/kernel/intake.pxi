@@ -6,6 +6,11 @@ cdef enum:
     HELD_COUNT = 16
     LARGE_READS = 2  # runs of up to 64 KiB: what is handed on should still be in the cache
     KEY_BYTES = 24
+    NEWS_NS = 500_000
+    LEAST_ROOM = 1024
+    SHOWN_COUNT = 64  # messages decoded at once where somebody asks for one
+
+
 
 cdef struct Held:  # a run that was checked and has yet to be decoded
     int slab
@@ -22,33 +27,74 @@ cdef class Intake(_Source):
 
     What a waiting thread has read is checked at once and decoded as it is asked for: a message is
     made where it is used, in memory that the one before it has just given back. Whoever looks at
-    the inbox in another way has all of it decoded first. Held runs are guarded by the interpreter
-    lock alone: decoding runs no Python, but for the garbage collection of a message of several
-    parts, against which ``_is_decoding`` guards.
+    the inbox in another way has all of it decoded first. What is ready in a window is decoded in
+    the same way, after the runs that are held (of one stream those come first: nothing is held
+    here while something is ready there), and stays where it is until somebody asks for it.
+
+    Held runs and windows are guarded by the interpreter lock alone: decoding runs no Python, but
+    for the garbage collection of a message of several parts, against which ``_is_decoding`` guards.
+    While the owner decodes what is ready by itself it sets ``hold``, so that nothing overtakes what
+    it has decoded and not put in the inbox yet.
     """
 
     cdef UdpReader _reader
     cdef dict _streams
     cdef object _overrun
+    cdef object _spare
+    cdef long long _spared
     cdef bint _was_large
     cdef Held _held[HELD_COUNT]
     cdef list _held_slots  # of each of them the ReceiveSlots
     cdef int _held_at
+    cdef list _ready  # windows that have, or had, something ready
     cdef object _made
     cdef list _odd  # leftovers that say no more than that a source is to be looked at, or None
     cdef bytes _key
     cdef uint8_t _raw_key[KEY_BYTES]
+    cdef readonly bint pulls
+    cdef readonly long long dropped_count
 
     def __cinit__(
         self, int fd, Inbox inbox not None, dict streams not None, *, lock, Baton baton not None,
-        rest, overrun, settled, share, driver=None
+        rest, overrun, settled, share, driver=None, spare=None
     ):
         self._attach(fd, inbox, lock, baton, rest, settled, share, driver)
         self._reader = UdpReader(16)
         self._streams = streams
         self._overrun = overrun
+        self._spare = spare
+        if spare is not None:
+            self._spared = spare()
         self._key = b""
+        self._ready = []
+        self.pulls = True
         self._held_slots = [None] * HELD_COUNT
+
+    @property
+    def hold(self):
+        """As ``reference.Intake.hold``."""
+        return self._is_on_hold
+
+    @hold.setter
+    def hold(self, bint hold):
+        self._is_on_hold = hold
+
+    @property
+    def due_ns(self):
+        """As ``reference.Intake.due_ns``."""
+        return self._news_ns
+
+    @due_ns.setter
+    def due_ns(self, long long due_ns):
+        self._news_ns = due_ns
+
+    def resume(self):
+        """As ``reference.Intake.resume``."""
+        cdef ReceiveSlots slots
+        for slots in self._streams.values():
+            if slots.undecoded < slots.next and not slots._is_listed:
+                self._list(slots)
+        self._is_on_hold = False
 
     @property
     def overflow_count(self):
@@ -63,8 +109,9 @@ cdef class Intake(_Source):
         cdef UdpReader reader = self._reader
         cdef list leftovers = None
         cdef int count, index
-        cdef Py_ssize_t length, start
+        cdef Py_ssize_t length, begin, start, end
         cdef Py_ssize_t segment_bytes
+        cdef bint is_held_up
         is_lazy = is_lazy and self._inbox._intake is self  # else nobody would ask for it
         self._settle()
         self.size_bytes = 0
@@ -74,84 +121,146 @@ cdef class Intake(_Source):
             self._fd, LARGE_READS if self._was_large else reader._batch_count
         )
         leftovers, self._odd = self._odd, None
+        is_held_up = leftovers is not None
         for index in range(count):
             length = reader._datagram(self._fd, index, &segment_bytes)
             if length == 0:
                 continue
             self.size_bytes += length
-            start = 0
-            if leftovers is None:
-                start = self._take(now_ns, index, length, segment_bytes, is_lazy)
-                if start < 0:
-                    continue
-                leftovers = []
-            leftovers.append((
-                reader._source(index), reader._view(index, length), segment_bytes, start
-            ))
+            begin = 0
+            while begin < length:
+                end = length if self._spare is None else self._next_loss(begin, length, segment_bytes)
+                if begin < end:
+                    start = begin
+                    if not is_held_up:
+                        start = self._take(now_ns, index, begin, end, segment_bytes, is_lazy)
+                        if start >= 0:
+                            is_held_up = end <= start + 4 or self._is_data(index, start)
+                    if start >= 0:
+                        if leftovers is None:
+                            leftovers = []
+                        view = reader._view(index, length)
+                        if self._spare is not None:
+                            view = view[begin:end]
+                            start -= begin
+                        leftovers.append((reader._source(index), view, segment_bytes, start))
+                begin = end
+                if end < length:  # this one is lost
+                    begin += segment_bytes
         self._was_large = count > 0 and self.size_bytes >= count * LARGE_BYTES
         return [] if leftovers is None else leftovers
 
+    cdef Py_ssize_t _next_loss(
+        self, Py_ssize_t begin, Py_ssize_t length, Py_ssize_t segment_bytes
+    ) except -1:
+        """Where the next packet starts that is to be lost, ``length`` if that is not in this run."""
+        cdef Py_ssize_t count = (length - begin + segment_bytes - 1) // segment_bytes
+        if self._spared >= count:
+            self._spared -= count
+            return length
+        count = <Py_ssize_t>self._spared
+        self.dropped_count += 1
+        self._spared = self._spare()
+        return begin + count * segment_bytes
+
     cdef Py_ssize_t _take(
-        self, long long now_ns, int index, Py_ssize_t length, Py_ssize_t segment_bytes,
-        bint is_lazy
+        self, long long now_ns, int index, Py_ssize_t begin, Py_ssize_t end,
+        Py_ssize_t segment_bytes, bint is_lazy
     ) except -2:
         """Take plain packets of a run; where the rest begins, -1 if there is none."""
         cdef const uint8_t *data
         cdef ReceiveSlots slots
         cdef FrameDecoder decoder
         cdef PyObject *found
-        cdef list messages
+        cdef list messages = None
         cdef long long odd_count, first
-        cdef Py_ssize_t start
-        if length < HEADER_BYTES:
-            return 0
+        cdef Py_ssize_t start = begin
+        if end - begin < HEADER_BYTES:
+            return begin
         data = (<_Slab>self._reader._slabs[index]).data
-        self._find_key(index, data)
+        self._find_key(index, data + begin)
         found = PyDict_GetItem(self._streams, self._key)
         if found == NULL:
-            return 0
+            return begin
         slots = <ReceiveSlots>found
-        if is_lazy:
-            start = self._hold(now_ns, slots, index, data, length, segment_bytes)
-            return -1 if start == length else start
         decoder = slots.decoder
         odd_count = decoder.too_long_count + decoder.malformed_count
-        first = slots.next
-        messages = []
-        start = slots._take(data, length, 0, segment_bytes, messages)
-        if start:
-            slots.heard_ns = now_ns
-        if self._inbox._count + PyList_GET_SIZE(messages) > self._inbox.limit:
-            self._overrun(self._key, messages, first, slots.next - 1)
+        first = slots.undecoded
+        if is_lazy:
+            start += self._hold(slots, index, begin, end, segment_bytes)
+            if start < end:
+                start = slots._absorb(data, end, start, segment_bytes, None)
         else:
-            self._inbox._put(messages)
+            messages = []
+            start = slots._absorb(data, end, start, segment_bytes, messages)
+        if slots.undecoded < slots.next:
+            if is_lazy:
+                messages = []
+            self._release_into(slots, messages)
+            if not slots._is_listed:
+                self._list(slots)
+        if messages is not None:
+            if self._inbox._count + PyList_GET_SIZE(messages) > self._inbox.limit:
+                self._overrun(self._key, messages, first, slots.undecoded - 1)
+            else:
+                self._inbox._put(messages)
+        if start > begin:
+            slots.heard_ns = now_ns
+        if slots.has_news or slots.undecoded < slots.next:
+            self._news_ns = min(self._news_ns, now_ns + NEWS_NS)
         if decoder.too_long_count + decoder.malformed_count != odd_count:
             slots.odd_from = first
             return start
-        return -1 if start == length else start
+        return -1 if start == end else start
+
+    cdef int _release_into(self, ReceiveSlots slots, list messages) except -1:
+        """Add what is ready, as far as it is to leave the window now; after what is held here."""
+        cdef Py_ssize_t room = self._inbox.limit - self._inbox._count
+        if self._is_on_hold or self._held_count:
+            return 0
+        if slots.stored_bytes > slots.limit_bytes // 2:
+            room = PY_SSIZE_T_MAX
+        elif self._inbox._intake is self or room < min(LEAST_ROOM, self._inbox.limit):
+            return 0
+        slots.release(messages, room)
+        return 0
+
+    cdef int _list(self, ReceiveSlots slots) except -1:
+        """Whoever asks for messages is to look at this window."""
+        slots._is_listed = True
+        self._ready.append(slots)
+        self._ready_count += 1
+        return 0
+
+    cdef inline bint _is_data(self, int index, Py_ssize_t start) noexcept:
+        cdef uint8_t kind = (<_Slab>self._reader._slabs[index]).data[start + 4]
+        return kind == ODATA or kind == RDATA
 
     cdef Py_ssize_t _hold(
-        self, long long now_ns, ReceiveSlots slots, int index, const uint8_t *data,
-        Py_ssize_t length, Py_ssize_t segment_bytes
-    ):
-        """Check a run and keep it for when it is asked for; where the rest begins."""
+        self, ReceiveSlots slots, int index, Py_ssize_t begin, Py_ssize_t end,
+        Py_ssize_t segment_bytes
+    ) except -1:
+        """Check what is in sequence and keep it for when it is asked for; how many bytes."""
         cdef Held *held
-        if self._held_count == HELD_COUNT:
+        cdef Py_ssize_t size
+        if self._held_count == HELD_COUNT or slots.undecoded < slots.next:
             return 0
         held = &self._held[self._held_count]
         held.first_sqn = slots.next
+        size = slots._admit(
+            (<_Slab>self._reader._slabs[index]).data + begin, end - begin, segment_bytes
+        )
         held.slab = index
-        held.start = 0
+        held.start = begin
         held.position = -1
-        held.end = slots._admit(data, length, segment_bytes)
+        held.end = begin + size
         held.segment_bytes = segment_bytes
-        if held.end:
-            slots.heard_ns = now_ns
+        if size:
             if self._held_count == 0:
                 self._held_at = 0
             self._held_slots[self._held_count] = slots
             self._held_count += 1
-        return held.end
+        return size
 
     cdef Py_ssize_t _decode_held(self, Py_ssize_t limit, list out) except -1:
         """Decode up to ``limit`` messages of what is held; fewer say that that was all of it.
@@ -197,6 +306,34 @@ cdef class Intake(_Source):
         self._held_count = 0
         return count
 
+    cdef Py_ssize_t _decode_ready(self, Py_ssize_t limit, list out) except -1:
+        """Decode up to ``limit`` messages that are ready, and nothing is held."""
+        cdef ReceiveSlots slots
+        cdef FrameDecoder decoder
+        cdef Entry *entry
+        cdef long long odd_count, first
+        cdef Py_ssize_t count = 0
+        while count < limit and PyList_GET_SIZE(self._ready):
+            slots = <ReceiveSlots>PyList_GET_ITEM(self._ready, 0)
+            decoder = slots.decoder
+            odd_count = decoder.too_long_count + decoder.malformed_count
+            first = slots.undecoded
+            while count < limit and slots.undecoded < slots.next:
+                entry = slots._entry(slots.undecoded)
+                if entry.packet[5]:
+                    self.is_stale = True  # the owner decodes these
+                    break
+                count += slots._decode_entry(entry, limit - count, out)
+            if decoder.too_long_count + decoder.malformed_count != odd_count:
+                slots.odd_from = first
+                self.is_stale = True
+                slots.has_news = True
+            if count < limit:
+                slots._is_listed = False
+                del self._ready[0]
+                self._ready_count -= 1
+        return count
+
     cdef inline int _note_odd(self, ReceiveSlots slots, Held *held, long long odd_count) except -1:
         """Have the owner told if a message could not be delivered."""
         cdef const uint8_t *data
@@ -213,14 +350,20 @@ cdef class Intake(_Source):
         return 0
 
     cdef int _decode_some(self, Py_ssize_t limit, list out) except -1:
-        """``_decode_held``, unless it is under way, with nothing coming in between."""
+        """``_decode_held`` and what is ready, unless that is under way, with nothing coming in
+        between."""
         cdef int collects
+        cdef Py_ssize_t count
         if self._is_decoding:
             return 0
         self._is_decoding = True
         collects = PyGC_Disable()  # finalizers may run anything, and let other threads in
         try:
-            self._decode_held(limit, out)
+            count = 0
+            if self._held_count:
+                count = self._decode_held(limit, out)
+            if count < limit and out is not None and not self._is_on_hold and PyList_GET_SIZE(self._ready):
+                self._decode_ready(limit - count, out)
         finally:
             self._is_decoding = False
             if collects:
@@ -228,13 +371,28 @@ cdef class Intake(_Source):
         return 0
 
     cdef int _decode_all(self) except -1:
+        """What is held, since its buffers are to be used again, or something else comes next."""
         cdef list messages = []
+        cdef bint hold = self._is_on_hold
+        self._is_on_hold = True
         self._decode_some(PY_SSIZE_T_MAX, messages)
+        self._is_on_hold = hold
         self._inbox._put(messages)
         return 0
 
     cdef int _drop_held(self) except -1:
-        self._held_count = 0
+        cdef ReceiveSlots slots
+        cdef list ready = self._ready
+        self._held_count = self._ready_count = 0
+        self._ready = []
+        for slots in ready:
+            slots._is_listed = False
+        return 0
+
+    cdef int _show(self) except -1:
+        cdef list messages = []
+        self._decode_some(SHOWN_COUNT, messages)
+        self._inbox._put(messages)
         return 0
 
     cdef object _get_plain(self):
@@ -242,6 +400,9 @@ cdef class Intake(_Source):
         cdef object made
         if self._is_decoding or self._inbox.hold:
             return None
+        if self._held_count == 0:
+            self._show()
+            return self._inbox._get_plain()
         self._decode_some(1, None)
         made, self._made = self._made, None
         if made is None or PyBytes_CheckExact(made):

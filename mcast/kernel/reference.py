@@ -1,7 +1,7 @@
 """The kernel contract in readable Python: the specification of the loops that run per packet.
 
-Owns the layout of packets in the transmit window, the fast path of the receive window, the cutting
-of messages out of the PGM byte stream, the topic filter and the checksum. Owns no decision: when
+Owns the layout of packets in the transmit window, the receive window, the cutting of messages out
+of the PGM byte stream, the topic filter and the checksum. Owns no decision: when
 to send, what to ask for again and what to give up is the business of ``mcast.pgm``.
 
 Invariants:
@@ -11,9 +11,9 @@ Invariants:
 - bytes from the network raise nothing: a packet that is not plain, valid and expected is left to
   the caller, a malformed stream is counted and resynchronised at the next message start.
 
-The framing is in ``reference_frames``, the way to the application in ``reference_gates``, system
-calls in ``reference_io`` and ``reference_stream``, ZMTP's frames in ``reference_zmtp``; this module
-has the windows, and every name of the contract.
+The framing is in ``reference_frames``, the receive window in ``reference_receive``, the way to the
+application in ``reference_gates``, system calls in ``reference_io`` and ``reference_stream``, ZMTP's
+frames in ``reference_zmtp``; this module has the transmit window, and every name of the contract.
 
 ``_native.pyx`` has every name in ``__all__`` with the same results and the same errors; the tests
 run on both, and a property test compares them call by call.
@@ -37,6 +37,8 @@ from mcast.kernel.reference_gates import Inbox, ReceiveGate, SendGate
 from mcast.kernel.reference_intake import Intake, Leftover
 from mcast.kernel.reference_io import Baton, UdpReader, UdpWriter
 from mcast.kernel.reference_pace import SendSchedule, TokenBucket
+from mcast.kernel.reference_receive import ReceiveSlots
+from mcast.kernel.reference_sum import checksum, checksum_ok
 from mcast.kernel.reference_stream import StreamReader, StreamWriter
 from mcast.kernel.reference_zmtp import FrameError, FrameScanner, encode_messages
 
@@ -74,38 +76,12 @@ __all__ = [
 ]
 
 _SQN_MASK = 0xFFFF_FFFF
-_HALF_SPACE = 1 << 31
-_ODATA = 0x04
 _RDATA = 0x05
 _DATA_HEADER_BYTES = 24  # common header 16, data_sqn 4, trail 4 (RFC 3208 section 8.2)
 _OFFSET_BYTES = 2  # libzmq's first-message offset in front of each TSDU
 _NO_MESSAGE_START = 0xFFFF
 _SHORT_FRAME_LIMIT = 0xFF  # a length octet of 0xFF announces eight octets of length
 _MORE = 0x01
-
-
-def checksum(data: Buffer) -> int:
-    """The PGM checksum of ``data``, 1 to 0xFFFF, whose own checksum field must hold zero.
-
-    One's complement of the one's complement sum of 16-bit words, an odd last byte padded with
-    zero; a result of 0 is sent as 0xFFFF because 0 means "not computed" (RFC 3208 section 8).
-    """
-    return 0xFFFF - _word_sum(data) or 0xFFFF
-
-
-def checksum_ok(packet: Buffer) -> bool:
-    """True if the sum over a whole packet, its checksum field included, comes out right.
-
-    A field of 0 ("not computed") comes out wrong unless by chance: look at it first.
-    """
-    return _word_sum(packet) == 0xFFFF
-
-
-def _word_sum(data: Buffer) -> int:
-    # 2^16 is 1 modulo 0xFFFF, so the big-endian number modulo 0xFFFF is the folded word sum; the
-    # remainder 0 stands for 0xFFFF unless every byte is zero.
-    number = int.from_bytes(data, "big") << (8 * (len(data) & 1))
-    return (number % 0xFFFF or 0xFFFF) if number else 0
 
 
 class TransmitSlots:
@@ -324,192 +300,3 @@ class TransmitSlots:
             self._block[base : base + take] = view[position : position + take]
             self._open_bytes += take
             position += take
-
-
-class ReceiveSlots:
-    """The fast path of one receive window: packets in order go straight to the decoder.
-
-    ``next`` is the first number not yet given to the decoder, ``lead`` the highest known to exist.
-    Packets that come early are kept in a store until the numbers before them arrive or are given
-    up. *Plain* means: ODATA or RDATA of this TSI and port, without options, of the right length,
-    with a checksum that holds. Whatever is not plain is left for the caller, who may ``store`` it;
-    ``release`` hands it back in sequence when it carries options.
-    """
-
-    __slots__ = (
-        "_gsi",
-        "_ports",
-        "_store",
-        "decoder",
-        "duplicate_count",
-        "heard_ns",
-        "lead",
-        "next",
-        "odd_from",
-        "packet_count",
-        "payload_bytes",
-        "repair_count",
-        "stored_bytes",
-    )
-
-    def __init__(self, tsi: bytes, dport: int, decoder: FrameDecoder, first_sqn: int) -> None:
-        if len(tsi) != 8 or not 0 < dport < 65536:
-            raise ValueError("a TSI has 8 bytes and a port is 1 to 65535")
-        self._ports = tsi[6:8] + dport.to_bytes(2, "big")
-        self._gsi = tsi[:6]
-        self._store: dict[int, bytes] = {}
-        self.decoder = decoder
-        self.next = first_sqn
-        """First packet not yet decoded."""
-        self.lead = first_sqn - 1
-        """Highest packet known to exist, from data or, set by the caller, from an SPM or NCF."""
-        self.heard_ns = 0
-        """When the source was last heard, by whoever reads."""
-        self.odd_from = -1
-        """First packet of a run whose messages were not all good, or -1 (see ``Intake``)."""
-        self.stored_bytes = 0
-        """Bytes held in early packets."""
-        self.packet_count = 0
-        """Plain data packets taken, in order or early."""
-        self.repair_count = 0
-        """How many of ``packet_count`` were RDATA."""
-        self.payload_bytes = 0
-        """TSDU bytes of ``packet_count``."""
-        self.duplicate_count = 0
-        """Packets that ``store`` refused because they were held or decoded before."""
-
-    @property
-    def stored_count(self) -> int:
-        """Early packets held."""
-        return len(self._store)
-
-    def holds(self, sqn: int) -> bool:
-        """True if the early packet ``sqn`` is held."""
-        return sqn in self._store
-
-    def take_in_order(
-        self, data: memoryview, start: int, segment_bytes: int, out: list[Message]
-    ) -> int:
-        """Decode plain packets ``next``, ``next`` + 1, ... of a run; where the first other starts.
-
-        ``data`` holds datagrams of ``segment_bytes`` each, the last one may be shorter; ``start``
-        is the byte to begin at. Also stops when an early packet continues the sequence: call
-        ``release`` then.
-        """
-        size = len(data)
-        while start < size:
-            packet = data[start : start + segment_bytes]
-            if not self._is_plain(packet) or self._sqn(packet) != self.next & _SQN_MASK:
-                break
-            self._count(packet)
-            self.decoder.decode(packet[_DATA_HEADER_BYTES:], out)
-            self.lead = max(self.lead, self.next)
-            self.next += 1
-            start += segment_bytes
-            if self._store and self.next in self._store:
-                break
-        return min(start, size)
-
-    def store_run(
-        self, data: memoryview, start: int, segment_bytes: int, stored_bytes_limit: int
-    ) -> int:
-        """Keep plain packets ``lead`` + 1, + 2, ... of a run; where the first other starts.
-
-        Stops also where the limit would be passed, and at a packet whose trail has passed ``next``
-        (the caller must then give numbers up first).
-        """
-        size = len(data)
-        while start < size:
-            packet = data[start : start + segment_bytes]
-            if (
-                not self._is_plain(packet)
-                or self._sqn(packet) != (self.lead + 1) & _SQN_MASK
-                or self.stored_bytes + len(packet) > stored_bytes_limit
-                or self.lead + 1 - self._trail_distance(packet) > self.next
-            ):
-                break
-            self._count(packet)
-            self.lead += 1
-            self._store[self.lead] = bytes(packet)
-            self.stored_bytes += len(packet)
-            start += segment_bytes
-        return min(start, size)
-
-    def numbers_of(
-        self, data: memoryview, start: int, segment_bytes: int
-    ) -> tuple[int, int] | None:
-        """Number and trail of the packet at ``start`` of a run if it is plain, else None."""
-        packet = data[start : start + segment_bytes]
-        if not self._is_plain(packet):
-            return None
-        # The number nearest to the lead, as serial arithmetic has it.
-        ahead = (self._sqn(packet) - self.lead + _HALF_SPACE) & _SQN_MASK
-        sqn = self.lead + ahead - _HALF_SPACE
-        return sqn, sqn - self._trail_distance(packet)
-
-    def store(self, sqn: int, packet: Buffer) -> bool:
-        """Keep one data packet that the caller has checked; False if it is held or was decoded.
-
-        Raises ``ValueError`` if it is shorter than a data packet's header.
-        """
-        if len(packet) < _DATA_HEADER_BYTES:
-            raise ValueError(f"a data packet has at least {_DATA_HEADER_BYTES} bytes")
-        if sqn < self.next or sqn in self._store:
-            self.duplicate_count += 1
-            return False
-        self._count(memoryview(packet))
-        self._store[sqn] = bytes(packet)
-        self.stored_bytes += len(packet)
-        self.lead = max(self.lead, sqn)
-        return True
-
-    def release(self, out: list[Message]) -> bytes | None:
-        """Decode early packets from ``next`` on; a packet with options, next in sequence, or None.
-
-        None: the sequence has a hole at ``next`` or is complete. A packet that is returned counts
-        as taken; the caller reads its options and calls again.
-        """
-        while (packet := self._store.pop(self.next, None)) is not None:
-            self.stored_bytes -= len(packet)
-            self.next += 1
-            if packet[5]:
-                return packet
-            self.decoder.decode(memoryview(packet)[_DATA_HEADER_BYTES:], out)
-        return None
-
-    def skip_to(self, sqn: int) -> None:
-        """Give up the hole at ``next``: go on with ``sqn``, the decoder out of step.
-
-        No early packet below ``sqn`` may be held.
-        """
-        self.next = sqn
-        self.lead = max(self.lead, sqn - 1)
-        self.decoder.resync()
-
-    def _is_plain(self, packet: memoryview) -> bool:
-        return (
-            len(packet) > _DATA_HEADER_BYTES
-            and packet[4] in (_ODATA, _RDATA)
-            and packet[5] == 0
-            and packet[:4] == self._ports
-            and packet[8:14] == self._gsi
-            and int.from_bytes(packet[14:16], "big") == len(packet) - _DATA_HEADER_BYTES
-            and any(packet[6:8])  # a checksum was computed
-            and self._trail_distance(packet) < _HALF_SPACE
-            and checksum_ok(packet)
-        )
-
-    @staticmethod
-    def _sqn(packet: memoryview) -> int:
-        return int.from_bytes(packet[16:20], "big")
-
-    @staticmethod
-    def _trail_distance(packet: memoryview) -> int:
-        """How far the packet's trail lies behind its own number."""
-        sqn = int.from_bytes(packet[16:20], "big")
-        return (sqn - int.from_bytes(packet[20:24], "big")) & _SQN_MASK
-
-    def _count(self, packet: memoryview) -> None:
-        self.packet_count += 1
-        self.repair_count += packet[4] == _RDATA
-        self.payload_bytes += int.from_bytes(packet[14:16], "big")

@@ -38,12 +38,16 @@ cdef class _Source:
     cdef bint _is_led
     cdef bint _is_decoding
     cdef int _held_count  # 0: nothing is held
+    cdef Py_ssize_t _ready_count  # of windows that may have something for whoever asks
+    cdef bint _is_on_hold  # those are the owner's for now
+    cdef long long _news_ns  # when the owner is to look at what came
     cdef public bint is_open
     cdef public bint is_stale
     cdef readonly Py_ssize_t size_bytes
 
     def __cinit__(self, *_, **__):
         self._bell_fd = -1
+        self._news_ns = NEVER
 
     @cython.final
     cdef int _attach(
@@ -108,6 +112,11 @@ cdef class _Source:
             close(self._bell_fd)
             self._bell_fd = -1
 
+    @cython.final
+    cdef inline bint _has_more(self) noexcept:
+        """Whether whoever asks may get more than what is in the inbox."""
+        return self._held_count > 0 or (self._ready_count > 0 and not self._is_on_hold)
+
     # Of each kind.
 
     cdef int _decode_some(self, Py_ssize_t limit, list out) except -1:
@@ -120,6 +129,10 @@ cdef class _Source:
 
     cdef object _get_plain(self):
         """The next message of what is held, if it has one part; else None."""
+        raise NotImplementedError
+
+    cdef int _show(self) except -1:
+        """Have some of what is ready in the inbox, which is empty."""
         raise NotImplementedError
 
     cdef int _drop_held(self) except -1:
@@ -187,7 +200,7 @@ cdef class _Source:
                 self._baton.wake()  # the loop thread has to know
             took = self._pump()
             lease.used_ns = _now()
-            if self._inbox._count or self._held_count:
+            if self._inbox._count or self._has_more():
                 return READY
             if took < 0:
                 return LONG_WAY
@@ -243,7 +256,7 @@ cdef class _Source:
                 if self._is_barred():
                     return LONG_WAY
                 took = self._pump()
-                if self._inbox._count or self._held_count:
+                if self._inbox._count or self._has_more():
                     return READY
                 if took < 0:
                     return LONG_WAY
@@ -295,7 +308,10 @@ cdef class _Source:
                 return -1
             now_ns = _now()
             is_odd = self._take_in(
-                now_ns, self.is_stale or (self._lease != NULL and now_ns >= self._lease.due_ns)
+                now_ns,
+                self.is_stale
+                or now_ns >= self._news_ns
+                or (self._lease != NULL and now_ns >= self._lease.due_ns),
             )
         finally:
             self._release()
@@ -305,4 +321,8 @@ cdef class _Source:
             due_ns = self._settled()
             if self._lease != NULL:
                 self._lease.due_ns = due_ns
+        if self._driver is not None:
+            self._baton.due_ns = min(self._baton.due_ns, self._news_ns)
+        elif self._lease != NULL:
+            self._lease.due_ns = min(self._lease.due_ns, self._news_ns)
         return self.size_bytes > 0

@@ -33,7 +33,7 @@ from mcast.pgm.packet import (
     tsi_of,
     tsi_text,
 )
-from mcast.pgm.receiver import Receiver
+from mcast.pgm.receiver import Receiver, Room
 from mcast.pgm.source import Source
 from mcast.pgm.sqn import SQN_MASK
 from mcast.stats import Histogram, PgmCounters, Snapshot
@@ -96,6 +96,8 @@ class PgmEngine:
         self.streams: dict[bytes, ReceiveSlots] = {}
         """Windows of the sources whose stream has nothing out of the ordinary, by packed address
         and TSI: an ``Intake`` may give them packets. Right whenever ``take_events`` was called."""
+        self.room = Room()
+        """For messages, as the shell sees it."""
         self._touched: dict[Receiver, None] = {}
         self._events: list[EngineEvent] = []
         self._transmits: list[Transmit] = []
@@ -191,6 +193,14 @@ class PgmEngine:
         self._peers_due_ns = min(
             (receiver.next_timeout_ns for receiver in self._peers.values()), default=_NEVER
         )
+
+    def catch_up(self, now_ns: int) -> None:
+        """See to what an ``Intake`` left in the windows: new holes, filled ones, what is ready."""
+        for key, slots in list(self.streams.items()):
+            if slots.has_news or slots.ready_count:
+                receiver = self._peers[key]
+                self._touch(receiver)
+                receiver.catch_up(now_ns)
 
     # Output.
 
@@ -378,6 +388,7 @@ class PgmEngine:
             counters=self.counters,
             repair_times=self.repair_times,
             nak_budget=self._nak_budget,
+            room=self.room,
             events=self._events,
             transmits=self._transmits,
         )

@@ -1,8 +1,10 @@
 """What is missing and what is being done about it: the NAK state machine of RFC 3208 section 6.3.
 
-Owns the gaps of one receive window as ranges, never as single numbers, so that one packet naming a
-far number costs one entry. Invariant: the gaps are disjoint, in order, and lie between the
-window's ``next`` and ``lead``; a gap's numbers share their state, timer and history.
+Owns the gaps of one receive window: stretches of numbers, some of which are missing, noticed at one
+time. Which ones those are the window knows (``ReceiveSlots.missing``), so that a packet which fills
+a hole costs nothing here. Invariants: the gaps are disjoint and in order; every number that is
+missing up to the last that was looked at lies in one; what is missing in a gap shares its state,
+timer and history.
 
     BACK_OFF   --timer, NAK sent-->           WAIT_NCF
     BACK_OFF   --NCF-->                       WAIT_DATA
@@ -25,7 +27,7 @@ from random import Random
 from typing import Final
 
 from mcast.events import LossReason
-from mcast.kernel import TokenBucket
+from mcast.kernel import ReceiveSlots, TokenBucket
 from mcast.options import Timers
 
 __all__ = ["GAP_LIMIT", "REQUEST_LIMIT", "Gap", "GapList", "GapState", "NakBudget"]
@@ -82,10 +84,12 @@ _REQUESTED: Final = (GapState.WAIT_NCF, GapState.WAIT_DATA)
 
 @dataclass(slots=True)
 class Gap:
-    """Consecutive missing numbers with one history."""
+    """Missing numbers with one history."""
 
     first: int
     last: int
+    count: int
+    """How many numbers from ``first`` to ``last`` were missing when that was last looked at."""
     state: GapState
     expiry_ns: int
     detected_ns: int
@@ -93,20 +97,16 @@ class Gap:
     data_retry_count: int = 0
     reason: LossReason = LossReason.REPAIR_DEADLINE
 
-    @property
-    def count(self) -> int:
-        """How many numbers are missing."""
-        return self.last - self.first + 1
-
 
 class GapList:
     """The gaps of one receive window. Owned by its ``Receiver``."""
 
-    def __init__(self, timers: Timers, dice: Random) -> None:
+    def __init__(self, window: ReceiveSlots, timers: Timers, dice: Random) -> None:
+        self._window = window
         self._timers = timers
         self._dice = dice
         self._gaps: list[Gap] = []
-        self._requested_count = 0
+        self._is_blocked = False
         self._next_ns = _NEVER
         self.backoff_ivl_ns = timers.nak_bo_ivl_ns
         """Longest back-off; a source may advertise another by OPT_NAK_BO_IVL."""
@@ -125,7 +125,7 @@ class GapList:
     def is_full(self) -> bool:
         """True when another gap would exceed ``GAP_LIMIT``."""
         # A number in the middle of a gap splits it in three, so two places are kept for that.
-        return len(self._gaps) >= GAP_LIMIT - 2
+        return len(self._gaps) >= GAP_LIMIT - 2 or self._window.is_full
 
     @property
     def next_timeout_ns(self) -> int:
@@ -138,39 +138,34 @@ class GapList:
         return self._gaps[0] if self._gaps else None
 
     def open(self, first: int, last: int, now_ns: int) -> None:
-        """Numbers behind all others turned out to be missing: wait, then ask (section 6.3)."""
-        tail = self._gaps[-1] if self._gaps else None
-        if (
-            tail
-            and tail.state is GapState.BACK_OFF
-            and tail.last + 1 == first
-            and now_ns - tail.detected_ns <= _SLACK_NS
-        ):
-            tail.last = last  # the same discovery, seen packet by packet
+        """What is missing behind all other gaps was noticed: wait, then ask (section 6.3)."""
+        count = self._window.missing_count(first, last)
+        if not count:
             return
-        self._insert(
-            len(self._gaps),
-            Gap(first, last, GapState.BACK_OFF, now_ns + self._back_off_ns(), now_ns),
-        )
+        tail = self._gaps[-1] if self._gaps else None
+        if tail and tail.state is GapState.BACK_OFF and now_ns - tail.detected_ns <= _SLACK_NS:
+            tail.last = last  # the same discovery, seen packet by packet
+            tail.count += count
+            return
+        expiry_ns = now_ns + self._back_off_ns()
+        self._gaps.append(Gap(first, last, count, GapState.BACK_OFF, expiry_ns, now_ns))
+        self._next_ns = min(self._next_ns, expiry_ns)
 
-    def fill(self, sqn: int) -> Gap | None:
-        """A missing packet came: forget it. The gap it was part of, or None if it was in none."""
-        index = self._index(sqn)
-        if index < 0:
-            return None
-        gap = self._gaps[index]
-        self._isolate(index, sqn, sqn)
-        self._remove(self._index(sqn))
-        return gap
-
-    def drop_below(self, sqn: int) -> list[Gap]:
-        """Forget all numbers below ``sqn``, which have arrived; the gaps they were part of."""
-        gone: list[Gap] = []
-        while self._gaps and self._gaps[0].first < sqn:
-            self._isolate(0, self._gaps[0].first, min(self._gaps[0].last, sqn - 1))
-            gone.append(self._gaps[0])
-            self._remove(0)
-        return gone
+    def settle(self) -> list[tuple[int, int]]:
+        """Forget what has come since the last look; when that was missed first, and how many."""
+        filled: list[tuple[int, int]] = []
+        is_emptied = False
+        for gap in self._gaps:
+            count = self._window.missing_count(gap.first, gap.last)
+            if count < gap.count:
+                filled.append((gap.detected_ns, gap.count - count))
+                gap.count = count
+                is_emptied |= not count
+        if is_emptied:
+            self._gaps = [gap for gap in self._gaps if gap.count]
+        if self._is_blocked and filled and self._requested_count < REQUEST_LIMIT // 2:
+            self._reschedule()  # there may be more to ask for, and now there is room
+        return filled
 
     def lose_below(self, sqn: int, reason: LossReason) -> None:
         """All missing numbers below ``sqn`` are beyond repair."""
@@ -178,15 +173,37 @@ class GapList:
         while index < len(self._gaps) and self._gaps[index].first < sqn:
             gap = self._gaps[index]
             if gap.state is not GapState.LOST:
-                self._isolate(index, gap.first, min(gap.last, sqn - 1))
-                self._lose(gap, reason)
+                place = self._isolate(index, gap.first, min(gap.last, sqn - 1))
+                if place >= 0:
+                    self._lose(self._gaps[place], reason)
             index += 1
 
-    def pop_front(self) -> Gap:
-        """Remove and return the oldest gap."""
-        gap = self._gaps[0]
-        self._remove(0)
-        return gap
+    @property
+    def has_lost_front(self) -> bool:
+        """True if the first missing number is given up."""
+        return bool(self._gaps) and self._gaps[0].state is GapState.LOST
+
+    def take_lost(self) -> tuple[int, int, LossReason] | None:
+        """The first hole, as far as it is given up for one reason; it is to be skipped."""
+        if not self.has_lost_front:
+            return None
+        first, hole_last = self._window.next, self._window.hole_last
+        reason = self._gaps[0].reason
+        last = first - 1
+        # What was asked for piece by piece and lost together is one loss.
+        while (
+            self._gaps
+            and (front := self._gaps[0]).state is GapState.LOST
+            and front.reason is reason
+            and last < hole_last
+        ):
+            last = min(front.last, hole_last)
+            front.first = last + 1
+            front.count = self._window.missing_count(front.first, front.last)
+            if front.count:
+                break
+            del self._gaps[0]
+        return first, last, reason
 
     def confirm(self, sqns: Iterable[int], now_ns: int) -> None:
         """The source has heard a request for these and will repair them (NCF, section 6.3)."""
@@ -229,9 +246,11 @@ class GapList:
             gap = self._gaps[index]
             if gap.state is GapState.BACK_OFF:
                 if gap.expiry_ns <= horizon_ns:
-                    if gap.count > room and not self.is_full:
-                        self._isolate(index, gap.first, gap.first + room - 1)
-                    asked.extend(range(gap.first, gap.first + min(gap.count, room)))
+                    sqns = self._window.missing(gap.first, gap.last, room)
+                    if gap.count > room and sqns and not self.is_full:
+                        self._isolate(index, gap.first, sqns[-1])
+                        gap = self._gaps[index]
+                    asked.extend(sqns)
                     is_repeat |= gap.ncf_retry_count > 0
                     self.asked_unserved |= gap.data_retry_count > 0
                     self.asked_unheard |= gap.ncf_retry_count >= _UNHEARD_NAKS
@@ -265,44 +284,60 @@ class GapList:
 
     def _move(self, sqns: Iterable[int], state: GapState, expiry_ns: int) -> None:
         """Put the missing ones among ``sqns`` into a requested state, run by run."""
-        for first, last in _runs(sqns):
+        for first, last in self._runs(sqns):
             index = bisect_right(self._gaps, last, key=_first) - 1
             while index >= 0 and self._gaps[index].last >= first:
                 gap = self._gaps[index]
                 # Anybody may send such packets: at the limit they split no further.
-                splits = gap.first < first or last < gap.last
+                splits = self._missing(gap.first, first - 1) or self._missing(last + 1, gap.last)
                 if _may_move(gap, state) and not (splits and self.is_full):
-                    self._isolate(index, max(first, gap.first), min(last, gap.last))
-                    self._set(gap, state, expiry_ns)
+                    index = self._isolate(index, max(first, gap.first), min(last, gap.last))
+                    if index >= 0:
+                        self._set(self._gaps[index], state, expiry_ns)
                 index -= 1
 
-    def _isolate(self, index: int, first: int, last: int) -> None:
-        """Split the gap at ``index`` so that it is ``first`` to ``last``, the rest beside it."""
+    def _missing(self, first: int, last: int) -> int:
+        return self._window.missing_count(first, last) if first <= last else 0
+
+    def _runs(self, sqns: Iterable[int]) -> Iterator[tuple[int, int]]:
+        """Stretches of ``sqns`` between which nothing else is missing, as (first, last)."""
+        first = last = None
+        for sqn in sorted(sqns):
+            if first is None or last is None:
+                first = last = sqn
+            elif sqn <= last + 1 or not self._missing(last + 1, sqn - 1):
+                last = sqn
+            else:
+                yield first, last
+                first = last = sqn
+        if first is not None and last is not None:
+            yield first, last
+
+    def _isolate(self, index: int, first: int, last: int) -> int:
+        """Split the gap at ``index`` so that what it lacks from ``first`` to ``last`` is by itself;
+        where that is now, or -1 if it lacks nothing there."""
         gap = self._gaps[index]
-        if first > gap.first:
-            head = _copy(gap, gap.first, first - 1)
+        count = self._missing(first, last)
+        if not count:
+            return -1
+        before = self._missing(gap.first, first - 1)
+        behind = self._missing(last + 1, gap.last)
+        if before:
+            self._gaps.insert(index, _copy(gap, gap.first, first - 1, before))
             gap.first = first
-            self._gaps.insert(index, head)
             index += 1
-        if last < gap.last:
-            tail = _copy(gap, last + 1, gap.last)
+        if behind:
+            self._gaps.insert(index + 1, _copy(gap, last + 1, gap.last, behind))
             gap.last = last
-            self._gaps.insert(index + 1, tail)
+        # What has come meanwhile stays to be counted by ``settle``.
+        gap.count -= before + behind
+        return index
 
-    def _insert(self, index: int, gap: Gap) -> None:
-        self._gaps.insert(index, gap)
-        self._next_ns = min(self._next_ns, gap.expiry_ns)
-
-    def _remove(self, index: int) -> None:
-        gap = self._gaps.pop(index)
-        if gap.state in _REQUESTED:
-            was_blocked = self._requested_count >= REQUEST_LIMIT // 2
-            self._requested_count -= gap.count
-            if was_blocked and self._requested_count < REQUEST_LIMIT // 2:
-                self._reschedule()  # there may be more to ask for, and now there is room
+    @property
+    def _requested_count(self) -> int:
+        return sum(gap.count for gap in self._gaps if gap.state in _REQUESTED)
 
     def _set(self, gap: Gap, state: GapState, expiry_ns: int) -> None:
-        self._requested_count += gap.count * ((state in _REQUESTED) - (gap.state in _REQUESTED))
         gap.state = state
         gap.expiry_ns = expiry_ns
         self._next_ns = min(self._next_ns, expiry_ns)
@@ -314,19 +349,16 @@ class GapList:
     def _reschedule(self) -> None:
         """The earliest timer of those that can do something: see ``_ask`` for who is held back."""
         room = REQUEST_LIMIT - self._requested_count
+        self._is_blocked = False
         next_ns = _NEVER
         for gap in self._gaps:
             if gap.state is GapState.BACK_OFF:
                 if room <= 0:
+                    self._is_blocked = True
                     continue
                 room -= gap.count
             next_ns = min(next_ns, gap.expiry_ns)
         self._next_ns = next_ns
-
-    def _index(self, sqn: int) -> int:
-        """The gap that holds ``sqn``, or -1."""
-        index = bisect_right(self._gaps, sqn, key=_first) - 1
-        return index if index >= 0 and self._gaps[index].last >= sqn else -1
 
 
 def _may_move(gap: Gap, state: GapState) -> bool:
@@ -341,10 +373,11 @@ def _first(gap: Gap) -> int:
     return gap.first
 
 
-def _copy(gap: Gap, first: int, last: int) -> Gap:
+def _copy(gap: Gap, first: int, last: int, count: int) -> Gap:
     return Gap(
         first,
         last,
+        count,
         gap.state,
         gap.expiry_ns,
         gap.detected_ns,
@@ -352,15 +385,3 @@ def _copy(gap: Gap, first: int, last: int) -> Gap:
         gap.data_retry_count,
         gap.reason,
     )
-
-
-def _runs(sqns: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Consecutive stretches of ``sqns``, which are not empty, as (first, last)."""
-    first, *others = sorted(sqns)
-    last = first
-    for sqn in others:
-        if sqn > last + 1:
-            yield first, last
-            first = sqn
-        last = sqn
-    yield first, last

@@ -4,8 +4,9 @@ Owns the receive window (kernel ``ReceiveSlots``), its gaps, and what is known o
 Invariant: every packet number from the join on is decoded in sequence or reported in one ``Lost``
 event, in sequence with the messages around it; a message is delivered whole or not at all.
 
-Data packets come in runs and stay in the kernel while they are in sequence; only what is out of
-the ordinary (a gap, a repair, options, a control packet) is looked at here, one by one.
+Data packets come in runs and stay in the kernel, in sequence or not; only what is out of the
+ordinary (options, a control packet, no room) is looked at here one by one, and what is missing once
+per batch (``catch_up``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mcast.kernel import FrameDecoder, Message, ReceiveSlots, TopicFilter
 from mcast.options import SocketOptions, Timers
 from mcast.pgm.events import GROUP, EngineEvent, Messages, Transmit
 from mcast.pgm.fragments import FragmentAssembler
-from mcast.pgm.nak import Gap, GapList, GapState, NakBudget
+from mcast.pgm.nak import GapList, NakBudget
 from mcast.pgm.packet import (
     NAK_LIST_LIMIT,
     Data,
@@ -35,13 +36,13 @@ from mcast.pgm.packet import (
 from mcast.pgm.sqn import SQN_MASK, extend
 from mcast.stats import Histogram, PgmCounters, Snapshot
 
-__all__ = ["Receiver"]
+__all__ = ["Receiver", "Room"]
 
 _HALF_SPACE: Final = 1 << 31
 _JUMP_LIMIT: Final = 1 << 16
 """A lead that jumps further must be borne out by two more packets (as RTP's MAX_DROPOUT)."""
-_SPAN_LIMIT: Final = 1 << 20
-"""Early packets this far ahead of ``next`` are not kept, whatever their size."""
+_RELEASE_IVL_NS: Final = 1_000_000
+"""How often somebody looks whether there is room for what is ready."""
 _SPMR_TRIES: Final = 3
 _TRIAL_EVERY: Final = 8
 """Every so many requests, one goes by unicast alone to see whether that works by now."""
@@ -53,6 +54,17 @@ _SPREAD_NAKS: Final = 16
 """NAKs over which a request is spread when the source confirms more than it repairs."""
 _NO_WINDOW: Final = (0, 0x8000_0000)  # trail and lead of an SPM that says nothing (section 8.1)
 _NEVER: Final = 1 << 62
+
+
+class Room:
+    """How many messages may be released. Of one endpoint; its shell sets it before each input."""
+
+    __slots__ = ("is_pulled", "message_count")
+
+    def __init__(self) -> None:
+        self.message_count = 1 << 62
+        self.is_pulled = False
+        """Whoever takes messages takes what is ready in the plain streams' windows by itself."""
 
 
 class Receiver:
@@ -74,6 +86,7 @@ class Receiver:
         counters: PgmCounters,
         repair_times: Histogram,
         nak_budget: NakBudget,
+        room: Room,
         events: list[EngineEvent],
         transmits: list[Transmit],
     ) -> None:
@@ -88,12 +101,17 @@ class Receiver:
         self._counters = counters
         self._repair_times = repair_times
         self._nak_budget = nak_budget
+        self._room = room
         self._events = events
         self._transmits = transmits
         self._decoder = FrameDecoder(topic_filter, options.max_msg_size, options.max_parts)
-        self._slots = ReceiveSlots(tsi, dport, self._decoder, first_sqn)
+        self._slots = ReceiveSlots(tsi, dport, self._decoder, first_sqn, options.rxw_bytes)
         self._retired: Snapshot = {}
-        self._gaps = GapList(timers, dice)
+        self._gaps = GapList(self._slots, timers, dice)
+        self._noted_sqn = first_sqn - 1
+        """Up to here what is missing is in ``_gaps``."""
+        self._filled_told = 0
+        self._release_at_ns = _NEVER
         self._fragments = FragmentAssembler(options.max_msg_size)
         self._apdu_drops = 0
         """APDUs dropped on this stream, but for those that a reported loss or the join cut."""
@@ -138,7 +156,7 @@ class Receiver:
         expiry_ns = self._slots.heard_ns + self._timers.peer_expiry_ns
         if self.is_over:
             return expiry_ns
-        return min(expiry_ns, self._spmr_at_ns, self._gaps.next_timeout_ns)
+        return min(expiry_ns, self._spmr_at_ns, self._gaps.next_timeout_ns, self._release_at_ns)
 
     def counts(self) -> Snapshot:
         """What the kernel counted for this source."""
@@ -164,20 +182,14 @@ class Receiver:
 
     @property
     def is_plain(self) -> bool:
-        """True while packets in sequence need nothing but decoding; ask after ``flush``."""
-        return not (
-            self._gaps
-            or self._slots.stored_count
-            or self._final_sqn is not None
-            or self.is_over
-            or self._slots.lead >= self._slots.next
-        )
+        """True while data needs nothing but a place and decoding; ask after ``flush``."""
+        return not (self._final_sqn is not None or self.is_over or self._slots.special_count)
 
     def resume(self) -> None:
         """Go on where an ``Intake`` has left the window."""
         if not self._out:
             odd_from = self._slots.odd_from
-            self._out_first = self._slots.next if odd_from < 0 else odd_from
+            self._out_first = self._slots.undecoded if odd_from < 0 else odd_from
             self._slots.odd_from = -1
 
     # Input.
@@ -193,49 +205,21 @@ class Receiver:
             return start
         slots = self._slots
         size = len(data)
-        while start < size:
-            before = start
-            start = slots.take_in_order(data, start, segment_bytes, self._out)
-            if self._gaps or slots.stored_count:
-                self._settle(now_ns)
-            if start < size and slots.lead >= slots.next:
-                start = slots.store_run(data, start, segment_bytes, self._options.rxw_bytes)
-            if start == before:
-                start = self._take_out_of_sequence(now_ns, data, start, segment_bytes)
-                if start == before:
-                    break
+        while (start := slots.absorb(data, start, segment_bytes, self._out)) < size:
+            numbers = slots.numbers_of(data, start, segment_bytes)
+            if numbers is None or numbers[0] - slots.lead > _JUMP_LIMIT or self._gaps.is_full:
+                break
+            sqn, trail = numbers
+            # There is no room, unless what is beyond repair is given up, or delivered, first.
+            self.catch_up(now_ns)
+            if trail > slots.next:
+                self._follow_trail(now_ns, data, start, segment_bytes, trail)
+            if not slots.has_room(sqn, min(segment_bytes, size - start)):
+                # As if the rest of the run had not come: it is missed with the next that does.
+                self._counters.rxw_full += -(-(size - start) // segment_bytes)
+                start = size
+        self.catch_up(now_ns)
         return start
-
-    def _take_out_of_sequence(
-        self, now_ns: int, data: memoryview, start: int, segment_bytes: int
-    ) -> int:
-        """A plain packet that opens a gap, fills one, came before, moves the trail or has no room;
-        where the next to be looked at starts, ``start`` itself if this one is extraordinary."""
-        slots, gaps = self._slots, self._gaps
-        numbers = slots.numbers_of(data, start, segment_bytes)
-        if numbers is None or numbers[0] - slots.lead > _JUMP_LIMIT or gaps.is_full:
-            return start
-        sqn, trail = numbers
-        if trail > slots.next:
-            if sqn > slots.lead + 1:
-                self._open_gap(now_ns, sqn - 1)
-            self._follow_trail(now_ns, data, start, segment_bytes, trail)
-        end = min(start + segment_bytes, len(data))
-        if sqn < slots.next or slots.holds(sqn):
-            slots.duplicate_count += 1
-        elif not self._has_room(sqn, end - start):
-            # As if the rest of the run had not come: it is missed with the next that does.
-            self._counters.rxw_full += -(-(len(data) - start) // segment_bytes)
-            return len(data)
-        elif sqn > slots.lead:
-            if sqn > slots.lead + 1:
-                self._open_gap(now_ns, sqn - 1)
-            slots.store(sqn, data[start:end])
-        else:
-            self._note_repair(now_ns, gaps.fill(sqn), 1)
-            slots.store(sqn, data[start:end])
-        self._settle(now_ns)
-        return end
 
     def _follow_trail(
         self, now_ns: int, data: memoryview, start: int, segment_bytes: int, trail: int
@@ -248,6 +232,27 @@ class Receiver:
             trail = max(trail, min(numbers[1], self._slots.lead + 1))
         self._advance_trail(trail)
         self._settle(now_ns)
+
+    def catch_up(self, now_ns: int) -> None:
+        """See to what has come, or has not, since the last look, and to what is ready."""
+        slots = self._slots
+        slots.has_news = False
+        if self.is_over:
+            return
+        self._note_gaps(now_ns)
+        if slots.trail > slots.next:
+            self._advance_trail(slots.trail)
+        self._settle(now_ns)
+
+    def _note_gaps(self, now_ns: int) -> None:
+        lead = self._slots.lead
+        if lead > self._noted_sqn:
+            self._gaps.open(self._noted_sqn + 1, lead, now_ns)
+            self._noted_sqn = lead
+            if self._spm_sqn is None:
+                # Whom to ask is only certain once an SPM was heard (section 6.2). Without routers
+                # between, the address the data comes from is right; prefer the SPM for a while.
+                self._gaps.hold(self._joined_ns + 4 * self._timers.spmr_ivl_ns)
 
     def handle_data(self, now_ns: int, packet: Packet, raw: memoryview) -> None:
         """One ODATA or RDATA packet that the fast path left: early, late, or with options."""
@@ -262,25 +267,23 @@ class Receiver:
             self._counters.malformed["window"] += 1
             return
         sqn = extend(body.sqn, slots.lead)
-        if sqn > slots.lead and not self._reach(now_ns, sqn - 1, sqn):
+        if sqn > slots.lead and not self._reach(sqn - 1, sqn):
             return
         if packet.options.fin:
             self._final_sqn = sqn
         if sqn - trail_distance > slots.next:
+            self._note_gaps(now_ns)
             self._advance_trail(sqn - trail_distance)
             self._settle(now_ns)  # first, because it makes room
         if sqn < slots.next or slots.holds(sqn):
-            slots.store(sqn, raw)  # counts a duplicate
-        elif not self._has_room(sqn, len(raw)):
-            self._counters.rxw_full += 1
-            if sqn > slots.lead and not self._gaps.is_full:
-                self._open_gap(now_ns, sqn)
-        elif sqn > slots.lead or sqn == slots.next or not self._gaps.is_full:
-            self._note_repair(now_ns, self._gaps.fill(sqn), 1)
+            slots.duplicate_count += 1
+        elif slots.has_room(sqn, len(raw)):
             slots.store(sqn, raw)
         else:
             self._counters.rxw_full += 1
-        self._settle(now_ns)
+            if sqn > slots.lead and not self._gaps.is_full:
+                slots.reach(sqn)
+        self.catch_up(now_ns)
 
     def handle_spm(self, now_ns: int, packet: Packet) -> None:
         """An SPM: where the source's window stands, and that it lives (section 6.2)."""
@@ -342,7 +345,8 @@ class Receiver:
         sqns = self._named(packet, body)
         furthest = max(sqns)
         if furthest > self._slots.lead:
-            self._reach(now_ns, furthest, furthest)
+            self._reach(furthest, furthest)
+        self._note_gaps(now_ns)
         self._gaps.confirm(sqns, now_ns)
 
     def handle_peer_nak(self, now_ns: int, packet: Packet) -> None:
@@ -359,6 +363,7 @@ class Receiver:
 
     def handle_timeout(self, now_ns: int) -> None:
         """Whatever is due: NAKs, SPMR, giving up, expiry. Safe early, late and twice."""
+        self.catch_up(now_ns)
         if now_ns >= self._slots.heard_ns + self._timers.peer_expiry_ns:
             self.expire(now_ns)
             return
@@ -377,7 +382,7 @@ class Receiver:
 
     def flush(self) -> None:
         """Put the messages decoded so far into the event stream, then what could not be decoded."""
-        first, last = self._out_first, self._slots.next - 1
+        first, last = self._out_first, self._slots.undecoded - 1
         if self._out:
             self._events.append(Messages(self.name, self._out, first, last))
             self._out = []
@@ -420,13 +425,14 @@ class Receiver:
             self._counters.implausible += 1
             return
         lead = extend(body.lead, self._slots.lead)
-        if lead > self._slots.lead and not self._reach(now_ns, lead, lead):
+        if lead > self._slots.lead and not self._reach(lead, lead):
             return
+        self._note_gaps(now_ns)
         if lead + 1 >= self._slots.next:
             self._advance_trail(lead + 1 - size)
         self._settle(now_ns)
 
-    def _reach(self, now_ns: int, last_missing: int, evidence: int) -> bool:
+    def _reach(self, last_missing: int, evidence: int) -> bool:
         """Numbers up to ``last_missing`` exist; False if that is not believed, or not kept."""
         slots = self._slots
         if evidence - slots.lead > _JUMP_LIMIT:
@@ -442,26 +448,8 @@ class Receiver:
             if self._gaps.is_full:
                 self._counters.rxw_full += 1
                 return False
-            self._open_gap(now_ns, last_missing)
+            slots.reach(last_missing)
         return True
-
-    def _open_gap(self, now_ns: int, last: int) -> None:
-        self._gaps.open(self._slots.lead + 1, last, now_ns)
-        self._slots.lead = last
-        if self._spm_sqn is None:
-            # Whom to ask is only certain once an SPM was heard (section 6.2). Without routers
-            # between, the address the data comes from is right; prefer the SPM for a while.
-            self._gaps.hold(self._joined_ns + 4 * self._timers.spmr_ivl_ns)
-
-    def _has_room(self, sqn: int, size_bytes: int) -> bool:
-        slots = self._slots
-        if sqn == slots.next:
-            return True
-        limit_bytes = self._options.rxw_bytes
-        if sqn <= slots.lead:
-            limit_bytes += limit_bytes // 4  # a repair was asked for, and is nearer to the front
-        fits = slots.stored_bytes + size_bytes <= limit_bytes
-        return fits and sqn - slots.next < _SPAN_LIMIT
 
     def _advance_trail(self, trail: int) -> None:
         """The source can no longer repair below ``trail`` (section 6.3: such packets are lost)."""
@@ -470,23 +458,41 @@ class Receiver:
 
     def _settle(self, now_ns: int) -> None:
         """Deliver and report whatever has come to the front of the window."""
-        slots = self._slots
-        front = self._gaps.front
-        if front is not None and front.first == slots.next and front.state is not GapState.LOST:
-            return  # nothing has
+        slots, gaps = self._slots, self._gaps
+        if gaps:
+            self._note_repairs(now_ns)
+        self._release_at_ns = _NEVER
         while True:
-            flagged = slots.release(self._out)
-            if flagged is not None:
-                self._decode_flagged(flagged, slots.next - 1)
-                continue
-            for gap in self._gaps.drop_below(slots.next):
-                self._note_repair(now_ns, gap, gap.count)
-            front = self._gaps.front
-            if front is None or front.state is not GapState.LOST or front.first != slots.next:
+            lost = gaps.has_lost_front
+            if slots.undecoded < slots.next:
+                if not (lost or self._is_for_us):
+                    break
+                self._release(self._room.message_count)
+                if slots.undecoded < slots.next:
+                    self._release_at_ns = now_ns + _RELEASE_IVL_NS
+                    break
+            if not lost:
                 break
-            self._report_lost(self._gaps.pop_front())
-        if self._final_sqn is not None and slots.next > self._final_sqn:
+            self._report_lost()
+        if (
+            self._final_sqn is not None
+            and slots.next > self._final_sqn
+            and slots.undecoded == slots.next
+        ):
             self._end(now_ns, "finished", tail_unknown=False)
+
+    @property
+    def _is_for_us(self) -> bool:
+        """True if nobody else releases what is ready."""
+        return not (self._room.is_pulled and self.is_plain)
+
+    def _release(self, limit: int) -> None:
+        """Decode what is ready, about as many messages as there is room for."""
+        out = self._out
+        before = len(out)
+        while (flagged := self._slots.release(out, before + limit)) is not None:
+            self._decode_flagged(flagged, self._slots.undecoded - 1)
+        self._room.message_count -= len(out) - before
 
     def _decode_flagged(self, raw: bytes, sqn: int) -> None:
         """A packet with options, in sequence: part of a foreign APDU, or data like any other."""
@@ -513,30 +519,26 @@ class Receiver:
         if apdu is not None:
             self._decoder.decode(apdu, self._out)
 
-    def _report_lost(self, gap: Gap) -> None:
-        last, gaps = gap.last, self._gaps
-        # What was asked for piece by piece and lost together is one loss.
-        while (
-            (front := gaps.front) is not None
-            and front.state is GapState.LOST
-            and front.first == last + 1
-            and front.reason is gap.reason
-        ):
-            last = gaps.pop_front().last
-        count = last + 1 - gap.first
+    def _report_lost(self) -> None:
+        taken = self._gaps.take_lost()
+        assert taken is not None
+        first, last, reason = taken
+        count = last + 1 - first
         self.flush()
         self._counters.lost += count
-        self._events.append(Lost(self.name, gap.first, last, count, gap.reason))
+        self._events.append(Lost(self.name, first, last, count, reason))
         self._fragments.reset()
         self._apdus_settled = last
         self._slots.skip_to(last + 1)
         self._out_first = last + 1
 
-    def _note_repair(self, now_ns: int, gap: Gap | None, count: int) -> None:
-        if gap is not None:
-            self._counters.repaired += count
-            for _ in range(min(count, 64)):  # one number's worth of percentiles is enough
-                self._repair_times.add(now_ns - gap.detected_ns)
+    def _note_repairs(self, now_ns: int) -> None:
+        for detected_ns, count in self._gaps.settle():
+            for _ in range(min(count, 64)):  # one gap's worth of percentiles is enough
+                self._repair_times.add(now_ns - detected_ns)
+        filled_count = self._slots.filled_count
+        self._counters.repaired += filled_count - self._filled_told
+        self._filled_told = filled_count
 
     # Requests.
 
@@ -599,27 +601,39 @@ class Receiver:
         if self.is_over:
             return  # the same SPM's trail has passed the last that was missing
         self._final_sqn = None
-        self._gaps.lose_below(self._slots.lead + 1, LossReason.SOURCE_GONE)
-        self._settle(now_ns)
-        self.flush()
+        self._deliver_all(now_ns, LossReason.SOURCE_GONE)
         self._events.append(PeerLeft(self.name, reason, self._slots.lead, tail_unknown))
         self.is_over = True
+
+    def _deliver_all(self, now_ns: int, reason: LossReason) -> None:
+        """What is there, room or not, and what is missing as lost."""
+        self._note_gaps(now_ns)
+        self._note_repairs(now_ns)
+        self._gaps.lose_below(self._slots.lead + 1, reason)
+        while self._slots.undecoded <= self._slots.lead:
+            self._release(_NEVER)
+            if self._gaps.has_lost_front:
+                self._report_lost()
+        self._release_at_ns = _NEVER
+        self.flush()
 
     def _restart(self, now_ns: int, body: Spm) -> None:
         """The source began again under the same TSI: end the old stream, start the new one."""
         if not self.is_over:
-            self._gaps.lose_below(self._slots.lead + 1, LossReason.DISCONTINUITY)
-            self._settle(now_ns)
-            self.flush()
+            self._deliver_all(now_ns, LossReason.DISCONTINUITY)
         # The new numbers continue above the old ones, so that they only ever grow.
         first = extend((body.lead + 1) & SQN_MASK, self._slots.lead + 1 + _HALF_SPACE)
         self._retired = self.counts()
         self._decoder = FrameDecoder(
             self._decoder.topic_filter, self._options.max_msg_size, self._options.max_parts
         )
-        self._slots = ReceiveSlots(self.tsi, self._dport, self._decoder, first)
+        self._slots = ReceiveSlots(
+            self.tsi, self._dport, self._decoder, first, self._options.rxw_bytes
+        )
         self._slots.heard_ns = now_ns
-        self._gaps = GapList(self._timers, self._dice)
+        self._gaps = GapList(self._slots, self._timers, self._dice)
+        self._noted_sqn = first - 1
+        self._filled_told = 0
         self._fragments.reset()
         self._apdu_drops = self._malformed_told = self._too_long_told = 0
         self._apdus_settled = first - 1

@@ -60,6 +60,8 @@ _QUIET_NS: Final = 250_000_000
 """A closing publisher leaves when nobody has asked for a repair for so long: a lost final SPM is
 made up for by heartbeats within 100 ms, and a lost NAK is repeated within 50 ms, or 200 ms by
 libzmq."""
+_LEAST_ROOM: Final = 1024
+"""Messages for which the queue has room before the engine releases more: a packet may bring 714."""
 _ADDRESS_LIMIT: Final = 4096
 _BACKLOG_LIMIT: Final = 4096
 """Runs and control packets kept while the system takes nothing; data stops long before (half a
@@ -125,7 +127,6 @@ class MulticastLink:
         self._overflow_count: int | None = None
         self._make_filter: Callable[[], TopicFilter] = TopicFilter
         self._filter_wanted = self._filter_used = 0
-        self._dropper = _Dropper(options) if options.drop_rate else None
         self.send_errors: Counter[str] = Counter()
         """Datagrams that the system refused, by errno name."""
         self.room = room if room is not None else Waiters()
@@ -163,8 +164,7 @@ class MulticastLink:
             self.intake = Intake(
                 self._group_fd,
                 queue.inbox,
-                # Seeded loss wants to see each packet.
-                self._engine.streams if self._dropper is None else {},
+                self._engine.streams,
                 lock=self._lock,
                 baton=loop.baton,
                 rest=self._take_rest_beside_loop,
@@ -172,6 +172,7 @@ class MulticastLink:
                 settled=self._settled,
                 share=queue.waiters.wake,
                 driver=loop.driver,
+                spare=_dice_of_loss(options) if options.drop_rate else None,
             )
         with self._lock:
             self._transmit()
@@ -345,8 +346,8 @@ class MulticastLink:
         snapshot["rcvbuf_bytes"] = self._sockets.rcvbuf_bytes
         for name, count in sorted(self.send_errors.items()):
             snapshot[f"send_error_{name}"] = count
-        if self._dropper is not None:
-            snapshot["dropped_for_test"] = self._dropper.dropped_count
+        if self.intake is not None and self._options.drop_rate:
+            snapshot["dropped_for_test"] = self.intake.dropped_count
         return snapshot
 
     def _count_overflows(self) -> int:
@@ -425,6 +426,8 @@ class MulticastLink:
     def _earlier(self, due_ns: int) -> int:
         if self._backlog:
             due_ns = _NEVER  # nothing can leave; the descriptor tells when
+        if self.intake is not None:
+            due_ns = min(due_ns, self.intake.due_ns)
         return min(due_ns, self._finished_ns, self._give_up_ns)
 
     @property
@@ -438,8 +441,12 @@ class MulticastLink:
             if self._stage is _Stage.CLOSED:
                 return
             self._update_filter()
+            self._take_over()
             self._engine.handle_timeout(now_ns)
+            self._engine.catch_up(now_ns)
             self._drain()
+        if self._queue is not None:
+            self._queue.waiters.wake()
         self._wake_senders()
         if self._stage is not _Stage.OPEN:
             self._proceed(now_ns)
@@ -483,7 +490,7 @@ class MulticastLink:
                 except OSError as error:
                     self._count_error(error)
                     continue
-                if rest:
+                if rest or now_ns >= intake.due_ns:
                     self._take_rest(now_ns, rest)
             self._queue.waiters.wake()
             size_bytes += intake.size_bytes
@@ -494,15 +501,26 @@ class MulticastLink:
         """What came and is not plain. Under the lock, by whoever reads."""
         engine = self._engine
         self._update_filter()
+        self._take_over()
         if now_ns >= engine.next_timeout_ns:
             engine.handle_timeout(now_ns)
         for address, data, segment_bytes, start in rest:
-            if self._dropper is None:
-                engine.handle_datagrams(now_ns, address, data, segment_bytes, True, start)
-                continue
-            for run in self._dropper.keep(data, segment_bytes):
-                engine.handle_datagrams(now_ns, address, run, segment_bytes, True)
+            engine.handle_datagrams(now_ns, address, data, segment_bytes, True, start)
+        engine.catch_up(now_ns)
         self._drain()
+
+    def _take_over(self) -> None:
+        """From here to ``_drain`` the engine alone decodes what came. Under the lock."""
+        intake, queue = self.intake, self._queue
+        if intake is None or queue is None:
+            return
+        intake.hold = True
+        intake.settle()
+        intake.due_ns = _NEVER
+        free = queue.hwm - len(queue)
+        room = self._engine.room
+        room.message_count = free if free >= min(_LEAST_ROOM, queue.hwm) else 0
+        room.is_pulled = intake.pulls and queue.inbox.intake is intake
 
     def _take_rest_beside_loop(self, now_ns: int, rest: list[Leftover]) -> None:
         """``_take_rest`` in a thread of the application, whom a bug in here must not reach."""
@@ -600,6 +618,8 @@ class MulticastLink:
             events = self._engine.take_events()
             if events:
                 self._queue.put(events)
+            if self.intake is not None:
+                self.intake.hold = False
 
     def _transmit(self) -> None:
         """Send what the engine has to say, as far as the system takes it."""
@@ -672,39 +692,18 @@ class MulticastLink:
             _log.warning("%s: %s", self.endpoint, error)
 
 
-class _Dropper:
-    """Seeded loss in front of the engine, for tests and demonstrations.
+def _dice_of_loss(options: SocketOptions) -> Callable[[], int]:
+    """Seeded loss, for tests and demonstrations: each packet is lost with the same chance; how many
+    come through until the next one is."""
+    dice = Random(options.drop_seed)
+    rate = options.drop_rate
 
-    Each packet is lost with the same chance; the dice say how many come through until the next
-    one is, so that what is between two losses stays a run.
-    """
-
-    def __init__(self, options: SocketOptions) -> None:
-        self._dice = Random(options.drop_seed)
-        self._rate = options.drop_rate
-        self._spared = self._spare()
-        self.dropped_count = 0
-
-    def _spare(self) -> int:
-        if self._rate >= 1:
+    def spare() -> int:
+        if rate >= 1:
             return 0
-        return int(log(1 - self._dice.random()) / log(1 - self._rate))
+        return int(log(1 - dice.random()) / log(1 - rate))
 
-    def keep(self, data: memoryview, segment_bytes: int) -> list[memoryview]:
-        """The runs between the packets that are lost."""
-        kept = []
-        start = 0
-        while start < len(data):
-            end = start + self._spared * segment_bytes
-            if end > start:
-                kept.append(data[start:end])
-            if end >= len(data):
-                self._spared -= -(-(len(data) - start) // segment_bytes)
-                break
-            self.dropped_count += 1
-            self._spared = self._spare()
-            start = end + segment_bytes
-        return kept
+    return spare
 
 
 def _new_tsi(dport: int) -> bytes:

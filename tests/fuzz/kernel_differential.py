@@ -348,18 +348,15 @@ def receive_program(dice: Dice) -> Program:
     first_number = dice.choice(FIRST_NUMBERS)
     _, packets = a_stream(dice, first_number)
     joined = first_number + dice.choice((0, 0, 0, 1, 2))
-    program: Program = [("new", some_prefixes(dice), *some_limits(dice), joined)]
+    limit_bytes = dice.choice((0, 100, 2000, 1 << 20, 1 << 20))
+    program: Program = [("new", some_prefixes(dice), *some_limits(dice), joined, limit_bytes)]
     for _ in range(dice.randrange(1, 40)):
-        kind = dice.randrange(14)
-        if kind < 6:
+        kind = dice.randrange(16)
+        if kind < 8:
             data, segment_bytes = some_run(dice, packets)
             start = 0 if dice.randrange(4) else dice.randrange(len(data) + 2)
-            program.append(("take_in_order", data, start, segment_bytes))
-        elif kind < 9:
-            data, segment_bytes = some_run(dice, packets)
-            limit = dice.choice((0, 100, 2000, 1 << 20))
-            program.append(("store_run", data, 0, segment_bytes, limit))
-        elif kind == 9:
+            program.append(("absorb", data, start, segment_bytes))
+        elif kind == 8:
             data, segment_bytes = some_run(dice, packets)
             program.append(("numbers_of", data, dice.randrange(len(data) + 2), segment_bytes))
         elif kind < 11:
@@ -368,53 +365,62 @@ def receive_program(dice: Dice) -> Program:
                 packet = damaged(dice, packet)
             elif dice.randrange(4) == 0 and len(packet) > 5:
                 packet = packet[:5] + b"\x01" + packet[6:]  # as if it had options
-            number = first_number + dice.randrange(-1, len(packets) + 2)
-            program.append(("store", number, packet))
-        elif kind == 11:
-            program.append(("release",))
-        elif kind == 12:
-            program.append(("skip_to", dice.randrange(4)))
+            ahead = dice.randrange(-1, len(packets) + 2) if dice.randrange(9) else 1 << 20
+            program.append(("store", first_number + ahead, packet))
+        elif kind < 13:
+            program.append(("release", dice.choice((0, 1, 20, 1000))))
+        elif kind == 13:
+            program.append(("skip_to", dice.choice((0, 1, 2, 3, 3, 70_000))))
+        elif kind == 14:
+            program.append(("reach", dice.choice((-1, 0, 1, 2, 5, 3000, 60_000))))
         else:
-            program.append(("lead", dice.randrange(3)))
+            program.append(("no news",))
     return program
 
 
 def receive_run(kernel: Kernel, program: Program) -> Iterator[object]:
-    _, prefixes, max_message_bytes, max_part_count, first_number = program[0]
+    _, prefixes, max_message_bytes, max_part_count, first_number, limit_bytes = program[0]
     decoder = kernel.FrameDecoder(kernel.TopicFilter(prefixes), max_message_bytes, max_part_count)
-    slots = kernel.ReceiveSlots(TSI, DPORT, decoder, first_number)
+    slots = kernel.ReceiveSlots(TSI, DPORT, decoder, first_number, limit_bytes)
     for step in program:
         result: object = None
         out: list[reference.Message] = []
         match step:
-            case ("take_in_order", data, start, segment_bytes):
-                result = outcome(slots.take_in_order, memoryview(data), start, segment_bytes, out)
-            case ("store_run", data, start, segment_bytes, limit):
-                result = outcome(slots.store_run, memoryview(data), start, segment_bytes, limit)
+            case ("absorb", data, start, segment_bytes):
+                result = outcome(slots.absorb, memoryview(data), start, segment_bytes, out)
             case ("numbers_of", data, start, segment_bytes):
                 result = outcome(slots.numbers_of, memoryview(data), start, segment_bytes)
             case ("store", number, packet):
                 result = outcome(slots.store, number, packet)
-            case ("release",):
-                result = outcome(slots.release, out)
+            case ("release", limit):
+                result = outcome(slots.release, out, limit)
             case ("skip_to", delta):
                 slots.skip_to(slots.next + delta)
-            case ("lead", delta):
-                slots.lead += delta
+            case ("reach", delta):
+                slots.reach(slots.lead + delta)
+            case ("no news",):
+                slots.has_news = False
+        near = slots.undecoded
         yield (
             result,
             out,
-            slots.next,
-            slots.lead,
-            slots.stored_count,
-            slots.stored_bytes,
-            slots.packet_count,
-            slots.repair_count,
-            slots.payload_bytes,
-            slots.duplicate_count,
-            [slots.holds(slots.next + delta) for delta in range(-1, 4)],
+            *window_state(slots),
+            [slots.holds(near + delta) for delta in range(-1, 5)],
+            slots.missing(near, slots.lead, 20),
+            slots.missing_count(near + 1, slots.lead + 2),
+            [slots.has_room(near + delta, 50) for delta in (-1, 0, 1, 2, 4, 70_000, 1 << 20)],
             *decoder_state(decoder),
         )
+
+
+def window_state(slots: Any) -> tuple[object, ...]:
+    return (
+        (slots.undecoded, slots.next, slots.lead, slots.trail),
+        (slots.ready_count, slots.hole_count, slots.hole_last, bool(slots.is_full)),
+        (slots.stored_count, slots.stored_bytes, slots.special_count, bool(slots.has_news)),
+        (slots.packet_count, slots.repair_count, slots.filled_count, slots.payload_bytes),
+        slots.duplicate_count,
+    )
 
 
 def inbox_program(dice: Dice) -> Program:
@@ -612,7 +618,9 @@ def intake_program(dice: Dice) -> Program:
     """Runs from a publisher and from strangers, read from a socket into an inbox with a limit."""
     first_number = dice.choice(FIRST_NUMBERS)
     _, packets = a_stream(dice, first_number)
-    program: Program = [("new", first_number, dice.choice((1, 5, 1000)), some_prefixes(dice))]
+    losses = [dice.choice((0, 1, 2, 9, 1000)) for _ in range(40)] if dice.randrange(3) == 0 else []
+    limits = dice.choice((1, 5, 1000, 2000)), dice.choice((100, 1000, 1 << 20))
+    program: Program = [("new", first_number, *limits, some_prefixes(dice), losses)]
     place = 0
     for _ in range(dice.randrange(1, 12)):
         kind = dice.randrange(8)
@@ -632,14 +640,17 @@ def intake_program(dice: Dice) -> Program:
             program.append(("come", dice.randbytes(dice.randrange(1, 60)), 1500))
         elif kind == 6:
             program.append(("take", dice.choice((1, 3, 1000))))
+        elif kind == 7:
+            program.append(("hold", dice.randrange(3) == 0))
         program.append(("read", dice.randrange(1 << 40)))
     return program
 
 
 def intake_run(kernel: Kernel, program: Program) -> Iterator[object]:
-    _, first_number, limit, prefixes = program[0]
+    _, first_number, limit, limit_bytes, prefixes, losses = program[0]
     decoder = kernel.FrameDecoder(kernel.TopicFilter(prefixes), 500, 3)
-    slots = kernel.ReceiveSlots(TSI, DPORT, decoder, first_number)
+    slots = kernel.ReceiveSlots(TSI, DPORT, decoder, first_number, limit_bytes)
+    dice = iter(losses)
     inbox = kernel.Inbox()
     inbox.limit = limit
     refused: list[tuple[object, ...]] = []
@@ -662,6 +673,7 @@ def intake_run(kernel: Kernel, program: Program) -> Iterator[object]:
             overrun=lambda *call: refused.append(call),
             settled=lambda: NEVER,
             share=lambda: None,
+            spare=(lambda: next(dice, 1000)) if losses else None,
         )
         for step in program:
             result: object = None
@@ -675,8 +687,11 @@ def intake_run(kernel: Kernel, program: Program) -> Iterator[object]:
                     ]
                 case ("take", count):
                     result = outcome(inbox.get_many, count)
-            seen = intake.size_bytes, inbox.put_count, slots.next, slots.heard_ns, slots.odd_from
-            yield result, seen, list(refused)
+                case ("hold", wanted):
+                    intake.hold = wanted
+            seen = intake.size_bytes, inbox.put_count, slots.heard_ns, slots.odd_from
+            dropped = intake.dropped_count
+            yield result, seen, window_state(slots), intake.due_ns, dropped, list(refused)
 
 
 def pace_program(dice: Dice) -> Program:
@@ -985,6 +1000,15 @@ class _Eager(reference.ReceiveSlots):
         return taken
 
 
+class _Whole(reference.ReceiveSlots):
+    """Takes a hole for filled when its last number comes after one in its middle."""
+
+    def _fill(self, sqn: int) -> None:
+        super()._fill(sqn)
+        if self._holes and self._holes[-1][1] < sqn and len(self._holes) > 2:
+            del self._holes[-1]
+
+
 def _zero_checksum(data: reference.Buffer) -> int:
     return reference.checksum(data) % 0xFFFF
 
@@ -1062,6 +1086,7 @@ PLANTS: dict[str, dict[str, object]] = {
     "late-trail": {"TransmitSlots": _LateTrail},
     "short-head": {"FrameDecoder": _ShortHead},
     "stored-repair": {"ReceiveSlots": _Eager},
+    "whole-hole": {"ReceiveSlots": _Whole},
 }
 
 

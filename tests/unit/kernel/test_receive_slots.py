@@ -1,4 +1,4 @@
-"""The receive window's fast path: in order, early, released, given up, and not plain."""
+"""The receive window: in order, early, missing, released, given up, and not plain."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from tests.unit.kernel.packets import DPORT, GSI, RDATA, TSI, data_packet, tsdu
 SYN = bytes.fromhex("000400088d040000")
 
 
-def window(first_sqn: int = 0) -> kernel.ReceiveSlots:
+NO_LIMIT = 1 << 40
+
+
+def window(first_sqn: int = 0, limit_bytes: int = 1 << 20) -> kernel.ReceiveSlots:
     decoder = kernel.FrameDecoder(kernel.TopicFilter([b""]), 1 << 20, 100)
-    return kernel.ReceiveSlots(TSI, DPORT, decoder, first_sqn)
+    return kernel.ReceiveSlots(TSI, DPORT, decoder, first_sqn, limit_bytes)
 
 
 def packet(sqn: int, **fields: object) -> bytes:
@@ -43,12 +46,12 @@ def take(
     slots: kernel.ReceiveSlots, data: bytes | memoryview, start: int = 0, size: int = SIZE
 ) -> tuple[int, list[kernel.Message]]:
     out: list[kernel.Message] = []
-    return slots.take_in_order(memoryview(data), start, size, out), out
+    return slots.absorb(memoryview(data), start, size, out), out
 
 
 def released(slots: kernel.ReceiveSlots) -> list[kernel.Message]:
     out: list[kernel.Message] = []
-    assert slots.release(out) is None
+    assert slots.release(out, NO_LIMIT) is None
     return out
 
 
@@ -83,16 +86,16 @@ def test_taking_from_the_end_takes_nothing() -> None:
     assert take(window(), b"") == (0, [])
 
 
-def test_taking_stops_at_a_gap() -> None:
+def test_what_follows_a_gap_is_held() -> None:
     slots = window()
-    assert take(slots, run(0, 1, 3, 4)) == (2 * SIZE, names(0, 1))
-    assert (slots.next, slots.lead) == (2, 1)
+    assert take(slots, run(0, 1, 3, 4)) == (4 * SIZE, names(0, 1))
+    assert (slots.next, slots.lead, slots.stored_count) == (2, 4, 2)
 
 
-def test_taking_stops_at_an_old_packet_and_counts_nothing() -> None:
+def test_an_old_packet_is_counted_as_a_duplicate_and_nothing_else() -> None:
     slots = window(first_sqn=5)
-    assert take(slots, run(4)) == (0, [])
-    assert (slots.packet_count, slots.duplicate_count) == (0, 0)
+    assert take(slots, run(4)) == (SIZE, [])
+    assert (slots.packet_count, slots.duplicate_count) == (0, 1)
 
 
 def test_repairs_in_order_are_taken_and_counted() -> None:
@@ -104,7 +107,7 @@ def test_repairs_in_order_are_taken_and_counted() -> None:
 
 def test_a_packet_in_order_does_not_lower_a_lead_known_from_elsewhere() -> None:
     slots = window()
-    slots.lead = 9
+    slots.reach(9)
     take(slots, run(0))
     assert (slots.next, slots.lead) == (1, 9)
 
@@ -144,7 +147,6 @@ OTHER = {
 def test_what_is_not_plain_is_left_for_the_caller(data: bytes) -> None:
     slots = window()
     assert take(slots, data, size=max(len(data), 1)) == (0, [])
-    assert slots.store_run(memoryview(data), 0, max(len(data), 1), 1 << 20) == 0
     assert (slots.next, slots.packet_count, slots.stored_count) == (0, 0, 0)
 
 
@@ -162,7 +164,6 @@ def test_taking_stops_in_the_midst_of_a_run_where_a_packet_is_not_plain() -> Non
 def test_a_segment_of_no_size_takes_nothing_and_ends() -> None:
     slots = window()
     assert take(slots, packet(0), size=0) == (0, [])
-    assert slots.store_run(memoryview(packet(0)), 0, 0, 1 << 20) == 0
 
 
 def test_a_malformed_tsdu_is_taken_and_counted_by_the_decoder() -> None:
@@ -177,37 +178,45 @@ def test_a_malformed_tsdu_is_taken_and_counted_by_the_decoder() -> None:
 def test_no_bytes_raise_and_noise_is_not_taken(data: bytes, start: int, size: int) -> None:
     slots = window()
     assert take(slots, data, start, size) == (min(start, len(data)), [])
-    assert slots.store_run(memoryview(data), start, size, 1 << 20) == min(start, len(data))
 
 
 # --- early packets -------------------------------------------------------------------------------
 
 
-def store_run(
-    slots: kernel.ReceiveSlots, data: memoryview, start: int = 0, limit: int = 1 << 20
-) -> int:
-    return slots.store_run(data, start, SIZE, limit)
-
-
-def test_packets_behind_a_hole_are_kept_and_released_when_it_is_filled() -> None:
+def test_packets_behind_a_hole_are_held_and_released_when_it_is_filled() -> None:
     slots = window()
-    slots.lead = 1  # 0 and 1 are known to be missing
-    assert store_run(slots, run(2, 3, 4)) == 3 * SIZE
+    assert take(slots, run(2, 3, 4)) == (3 * SIZE, [])
     assert (slots.next, slots.lead, slots.stored_count) == (0, 4, 3)
     assert slots.stored_bytes == 3 * SIZE
     assert released(slots) == []
     assert take(slots, packet(0, kind=RDATA)) == (SIZE, names(0))
-    # the run ends before 2, which is held
-    assert take(slots, run(1, 2)) == (SIZE, names(1))
+    assert take(slots, run(1)) == (SIZE, names(1))
+    assert (slots.next, slots.undecoded, slots.ready_count) == (5, 2, 3)
     assert released(slots) == names(2, 3, 4)
     assert (slots.next, slots.lead, slots.stored_count, slots.stored_bytes) == (5, 4, 0, 0)
 
 
-def test_a_stored_run_counts_its_packets_as_they_come() -> None:
+def test_what_comes_in_sequence_waits_behind_what_is_ready() -> None:
     slots = window()
-    slots.lead = 1
-    data = memoryview(packet(2) + packet(3, kind=RDATA))
-    store_run(slots, data)
+    take(slots, run(1, 0))
+    assert take(slots, run(2)) == (SIZE, [])
+    assert released(slots) == names(1, 2)
+    assert take(slots, run(3)) == (SIZE, names(3))
+
+
+def test_a_run_may_fill_holes_repeat_and_go_on_ahead() -> None:
+    slots = window()
+    take(slots, run(2, 5))
+    data, out = run(1, 2, 4, 7, 0), []
+    assert slots.absorb(data, 0, SIZE, out) == len(data)
+    assert out + released(slots) == names(0, 1, 2)
+    assert slots.missing(0, 100, 9) == [3, 6]
+    assert (slots.duplicate_count, slots.filled_count, slots.hole_count) == (1, 3, 2)
+
+
+def test_held_packets_count_as_they_come() -> None:
+    slots = window()
+    take(slots, packet(2) + packet(3, kind=RDATA))
     assert (slots.packet_count, slots.repair_count) == (2, 1)
     assert slots.payload_bytes == 2 * (SIZE - 24)
     take(slots, run(0, 1))
@@ -215,28 +224,84 @@ def test_a_stored_run_counts_its_packets_as_they_come() -> None:
     assert slots.packet_count == 4
 
 
-def test_a_stored_run_must_go_on_from_the_lead() -> None:
+def test_nothing_early_is_taken_beyond_the_limit() -> None:
+    slots = window(limit_bytes=4 * SIZE)
+    assert take(slots, run(2, 3, 4, 5, 6, 7)) == (4 * SIZE, [])
+    assert (slots.stored_bytes, slots.lead) == (4 * SIZE, 5)
+    assert take(slots, run(6)) == (0, [])
+
+
+def test_what_fills_a_hole_may_exceed_the_limit_by_a_quarter() -> None:
+    slots = window(limit_bytes=4 * SIZE)
+    take(slots, run(3, 4, 5, 6))
+    assert take(slots, run(2)) == (SIZE, [])
+    assert take(slots, run(1)) == (0, [])
+    assert take(slots, run(0)) == (SIZE, names(0))
+
+
+def test_what_is_ready_is_released_up_to_a_limit() -> None:
     slots = window()
-    slots.lead = 1
-    assert store_run(slots, run(3)) == 0
-    assert store_run(slots, run(1)) == 0
-    assert store_run(slots, run(2, 4)) == SIZE
+    take(slots, run(1, 2, 3, 0))
+    most = (SIZE - 24) // 2
+    out: list[kernel.Message] = []
+    assert slots.release(out, 0) is None
+    assert out == []
+    slots.release(out, 1)
+    assert out == names(1)
+    slots.release(out, most)  # the next packet might bring more than that
+    assert out == names(1)
+    slots.release(out, most + 1)
+    assert out == names(1, 2)
+    assert slots.ready_count == 1
 
 
-def test_a_stored_run_stops_where_the_limit_would_be_passed() -> None:
+def test_the_highest_trail_is_kept_and_is_news_where_something_is_missing() -> None:
     slots = window()
-    slots.lead = 1
-    assert store_run(slots, run(2, 3, 4), limit=2 * SIZE) == 2 * SIZE
-    assert slots.stored_bytes == 2 * SIZE
-    assert store_run(slots, run(4), limit=2 * SIZE) == 0
+    take(slots, packet(0, trail=0) + packet(2, trail=1))
+    assert slots.has_news
+    slots.has_news = False
+    take(slots, packet(3, trail=1))
+    assert (slots.trail, slots.has_news) == (1, False)
+    take(slots, packet(4, trail=2))
+    assert (slots.trail, slots.has_news) == (2, True)
 
 
-def test_a_stored_run_stops_at_a_trail_that_has_passed_the_hole() -> None:
+@pytest.mark.parametrize(("number", "is_taken"), [(1 << 16, False), ((1 << 16) - 1, True)])
+def test_a_leap_is_left_for_the_caller(number: int, is_taken: bool) -> None:
+    assert take(window(), run(number)) == (is_taken * SIZE, [])
+
+
+def test_numbers_too_far_ahead_are_not_kept() -> None:
     slots = window()
-    slots.lead = 4
-    data = memoryview(packet(5, trail=0) + packet(6, trail=1))
-    assert store_run(slots, data) == SIZE
-    assert slots.lead == 5
+    slots.reach((1 << 20) - 1)
+    assert not slots.has_room(1 << 20, 100)
+    assert take(slots, run(1 << 20)) == (0, [])
+    with pytest.raises(ValueError, match="too far ahead"):
+        slots.store(1 << 20, packet(1 << 20))
+    assert slots.store((1 << 20) - 1, packet((1 << 20) - 1))
+
+
+def test_holes_have_a_limit_which_the_packet_waited_for_passes() -> None:
+    slots = window()
+    for sqn in range(1, 2 * 4094, 2):
+        assert take(slots, run(sqn)) == (SIZE, [])
+    assert slots.is_full
+    assert take(slots, run(2 * 4094 + 1)) == (0, [])  # would open another
+    slots.reach(slots.lead + 3)
+    middle = slots.lead - 1
+    assert take(slots, run(middle)) == (0, [])  # would split one in two
+    assert take(slots, run(middle + 1)) == (SIZE, [])
+    assert take(slots, run(0)) == (SIZE, names(0))
+
+
+def test_numbers_that_others_name_are_missing() -> None:
+    slots = window()
+    slots.reach(3)
+    slots.reach(1)
+    take(slots, run(6))
+    assert (slots.missing_count(0, 9), slots.hole_count, slots.hole_last) == (6, 1, 5)
+    assert slots.missing(2, 4, 2) == [2, 3]
+    assert slots.missing(4, 2, 9) == []
 
 
 def test_one_packet_is_stored_once() -> None:
@@ -273,10 +338,11 @@ def test_a_stored_packet_does_not_follow_the_buffer_it_came_from() -> None:
     slots = window()
     buffer = bytearray(packet(1))
     slots.store(1, memoryview(buffer))
-    slots.store_run(memoryview(buffer), 0, SIZE, 1 << 20)
+    buffer[:] = packet(2)
+    slots.absorb(memoryview(buffer), 0, SIZE, [])
     buffer[:] = bytes(SIZE)
     take(slots, run(0))
-    assert released(slots) == names(1)
+    assert released(slots) == names(1, 2)
 
 
 def test_a_packet_with_options_is_handed_back_in_its_place() -> None:
@@ -286,9 +352,10 @@ def test_a_packet_with_options_is_handed_back_in_its_place() -> None:
     slots.store(2, packet(2))
     slots.store(0, packet(0))
     out: list[kernel.Message] = []
-    assert slots.release(out) == special
+    assert slots.special_count == 1
+    assert slots.release(out, NO_LIMIT) == special
     assert out == names(0)
-    assert slots.next == 2
+    assert (slots.undecoded, slots.special_count) == (2, 0)
     assert released(slots) == names(2)
     assert slots.stored_bytes == 0
 
@@ -314,7 +381,7 @@ def test_giving_a_hole_up_goes_on_behind_it_at_a_message_start() -> None:
     slots.store(2, data_packet(2, b"\0\x03" + b"end" + tsdu(b"whole")[2:]))
     assert released(slots) == []
     slots.skip_to(2)
-    assert slots.next == 2
+    assert (slots.undecoded, slots.next) == (2, 3)
     assert released(slots) == [b"whole"]
     assert slots.decoder.message_count == 1
 
@@ -340,9 +407,8 @@ def test_numbers_go_on_past_2_to_the_32() -> None:
 def test_early_packets_are_kept_across_2_to_the_32() -> None:
     first = 2**32 - 1
     slots = window(first_sqn=first)
-    slots.lead = first
-    data = memoryview(b"".join(packet(first + i, trail=first) for i in (1, 2)))
-    assert slots.store_run(data, 0, SIZE, 1 << 20) == 2 * SIZE
+    data = b"".join(packet(first + i, trail=first) for i in (1, 2))
+    assert take(slots, data) == (2 * SIZE, [])
     assert slots.holds(2**32)
     assert take(slots, packet(first, trail=first)) == (SIZE, names(first))
     assert released(slots) == names(2**32, 2**32 + 1)
@@ -378,16 +444,16 @@ def test_messages_come_once_and_in_order_through_loss_reorder_and_repair(
     for sqn in arrivals:
         if dice.random() < 0.2:
             continue  # lost, repaired below
-        if not slots.take_in_order(memoryview(packets[sqn]), 0, len(packets[sqn]), out):
-            slots.store(sqn, packets[sqn])
-        assert slots.release(out) is None
-    for sqn in range(sender.trail, sender.next):
+        data = memoryview(packets[sqn])
+        assert slots.absorb(data, 0, len(data), out) == len(data)
+        if dice.random() < 0.7:
+            assert slots.release(out, NO_LIMIT) is None
+    for sqn in slots.missing(0, sender.next, 1 << 20) + list(range(slots.lead + 1, sender.next)):
         repair = sender.repair_run(sqn, 1)
         assert repair is not None
         data, segment_bytes = repair
-        if not slots.take_in_order(data, 0, segment_bytes, out):
-            slots.store(sqn, data)
-        assert slots.release(out) is None
+        assert slots.absorb(data, 0, segment_bytes, out) == len(data)
+    assert slots.release(out, NO_LIMIT) is None
     assert out == messages
     assert slots.next == sender.next
     assert slots.stored_count == slots.stored_bytes == 0

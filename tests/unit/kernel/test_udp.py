@@ -121,7 +121,7 @@ def test_a_window_s_run_arrives_and_is_taken_in_order(
     while len(out) < len(messages):
         assert select.select([receiver], [], [], WAIT_S)[0]
         for _, data, size in reader.read(receiver.fileno()):
-            assert slots.take_in_order(data, 0, size, out) == len(data)
+            assert slots.absorb(data, 0, size, out) == len(data)
     assert out == messages
 
 

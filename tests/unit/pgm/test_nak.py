@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcast.events import LossReason
+from mcast.kernel import FrameDecoder, ReceiveSlots, TopicFilter
 from mcast.options import PROFILES, Timers
-from mcast.pgm.nak import GAP_LIMIT, REQUEST_LIMIT, GapList, GapState
+from mcast.pgm.nak import GAP_LIMIT, REQUEST_LIMIT, Gap, GapList, GapState
 
 MS = 1_000_000
 LAN = PROFILES["lan"]
@@ -20,15 +21,47 @@ NEVER = 1 << 62
 T0 = 5_000 * MS
 
 
-def gap_list(timers: Timers = LAN, seed: int = 1) -> GapList:
-    return GapList(timers, Random(seed))
+class Gaps(GapList):
+    """A gap list with a window of its own, whose packets come as the test says."""
+
+    def __init__(self, timers: Timers, dice: Random) -> None:
+        decoder = FrameDecoder(TopicFilter(), 1000, 1)
+        self.window = ReceiveSlots(bytes(8), 5555, decoder, 0)
+        super().__init__(self.window, timers, dice)
+
+    def open(self, first: int, last: int, now_ns: int) -> None:
+        for sqn in range(self.window.lead + 1, first):
+            self.come(sqn)
+        self.window.reach(last)
+        super().open(first, last, now_ns)
+
+    def come(self, sqn: int) -> None:
+        """One packet, which may have been missing."""
+        self.window.store(sqn, bytes(26))
+        self.window.release([], 1)
+
+    def fill(self, sqn: int) -> bool:
+        """The same; whether it was missing."""
+        was_missing = self.window.missing_count(sqn, sqn) > 0
+        if was_missing:
+            self.come(sqn)
+        assert sum(count for _, count in self.settle()) == was_missing
+        return was_missing
+
+    def numbers(self, gap: Gap) -> list[int]:
+        return self.window.missing(gap.first, gap.last, 1 << 20)
 
 
-def shape(gaps: GapList) -> list[tuple[int, int, GapState]]:
-    return [(gap.first, gap.last, gap.state) for gap in gaps]
+def gap_list(timers: Timers = LAN, seed: int = 1) -> Gaps:
+    return Gaps(timers, Random(seed))
 
 
-def in_state(state: GapState) -> tuple[GapList, int]:
+def shape(gaps: Gaps) -> list[tuple[int, int, GapState]]:
+    """What is missing in each, from and to, and its state."""
+    return [(min(gaps.numbers(gap)), max(gaps.numbers(gap)), gap.state) for gap in gaps]
+
+
+def in_state(state: GapState) -> tuple[Gaps, int]:
     """A list whose one gap, 10 to 12, has got to ``state``; and the time."""
     gaps = gap_list()
     gaps.open(10, 12, T0)
@@ -103,17 +136,19 @@ def test_without_data_the_nak_is_repeated_and_does_not_count_as_unanswered() -> 
 def test_data_ends_a_gap_in_any_state(state: GapState) -> None:
     gaps, _ = in_state(state)
     for sqn in (10, 11, 12):
-        assert gaps.fill(sqn) is not None
+        assert gaps.fill(sqn)
     assert shape(gaps) == []
-    assert gaps.fill(11) is None
+    assert not gaps.fill(11)
 
 
 @pytest.mark.parametrize("state", [GapState.BACK_OFF, GapState.WAIT_NCF, GapState.WAIT_DATA])
 def test_the_trail_ends_a_gap_in_any_state(state: GapState) -> None:
     gaps, _ = in_state(state)
+    assert gaps.take_lost() is None
     gaps.lose_below(13, LossReason.WINDOW_ADVANCED)
     assert shape(gaps) == [(10, 12, GapState.LOST)]
-    assert gaps.pop_front().reason is LossReason.WINDOW_ADVANCED
+    assert gaps.take_lost() == (10, 12, LossReason.WINDOW_ADVANCED)
+    assert shape(gaps) == []
 
 
 def test_the_trail_takes_only_what_is_below_it() -> None:
@@ -129,7 +164,8 @@ def test_the_deadline_ends_a_gap_in_any_state(state: GapState) -> None:
     gaps, _ = in_state(state)
     assert gaps.take_due(T0 + LAN.repair_deadline_ns) == ([], False)
     assert shape(gaps) == [(10, 12, GapState.LOST)]
-    assert gaps.pop_front().reason is LossReason.REPAIR_DEADLINE
+    assert gaps.take_lost() == (10, 12, LossReason.REPAIR_DEADLINE)
+    assert shape(gaps) == []
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -161,13 +197,23 @@ def test_time_given_early_late_or_twice_does_no_harm() -> None:
 # Parts of gaps.
 
 
-def test_a_gap_is_split_by_the_packet_that_fills_its_middle() -> None:
+def test_a_gap_keeps_its_timer_when_its_middle_comes() -> None:
     gaps, now_ns = in_state(GapState.WAIT_NCF)
-    filled = gaps.fill(11)
-    assert filled is not None
-    assert (filled.first, filled.last, filled.detected_ns) == (11, 11, T0)
-    assert shape(gaps) == [(10, 10, GapState.WAIT_NCF), (12, 12, GapState.WAIT_NCF)]
+    assert gaps.fill(11)
+    assert shape(gaps) == [(10, 12, GapState.WAIT_NCF)]
     assert gaps.next_timeout_ns == now_ns + LAN.nak_rpt_ivl_ns
+    now_ns += LAN.nak_rpt_ivl_ns
+    gaps.take_due(now_ns)
+    assert gaps.take_due(gaps.next_timeout_ns)[0] == [10, 12]
+
+
+def test_an_ncf_that_names_all_that_is_missing_of_a_gap_does_not_split_it() -> None:
+    gaps = gap_list()
+    gaps.open(10, 10, T0)
+    gaps.open(20, 21, T0)
+    gaps.open(30, 30, T0)
+    gaps.confirm([10, 20, 21, 30], T0)
+    assert shape(gaps) == [(10, 30, GapState.WAIT_DATA)]
 
 
 def test_an_ncf_for_a_part_leaves_the_rest_as_it_was() -> None:
@@ -193,20 +239,43 @@ def test_what_is_discovered_packet_by_packet_at_once_is_one_gap() -> None:
     assert shape(gaps) == [(10, 14, GapState.BACK_OFF), (15, 15, GapState.BACK_OFF)]
 
 
-def test_numbers_that_arrived_by_the_fast_path_are_forgotten_and_returned() -> None:
+def test_what_is_missed_at_about_the_same_time_is_one_gap_whatever_came_between() -> None:
     gaps = gap_list()
     gaps.open(10, 12, T0)
-    gaps.open(20, 21, T0)
-    assert [(gap.first, gap.last) for gap in gaps.drop_below(21)] == [(10, 12), (20, 20)]
-    assert shape(gaps) == [(21, 21, GapState.BACK_OFF)]
+    gaps.open(20, 21, T0 + 1000)
+    assert shape(gaps) == [(10, 21, GapState.BACK_OFF)]
+    assert gaps.take_due(T0 + 20 * MS)[0] == [10, 11, 12, 20, 21]
+
+
+def test_what_has_come_is_told_by_when_it_was_missed() -> None:
+    gaps = gap_list()
+    gaps.open(10, 12, T0)
+    gaps.open(20, 21, T0 + 10 * MS)
+    for sqn in (10, 11, 20):
+        gaps.come(sqn)
+    assert gaps.settle() == [(T0, 2), (T0 + 10 * MS, 1)]
+    assert gaps.settle() == []
+    assert shape(gaps) == [(12, 12, GapState.BACK_OFF), (21, 21, GapState.BACK_OFF)]
+
+
+def test_one_hole_that_was_lost_piece_by_piece_is_one_loss() -> None:
+    gaps = gap_list()
+    gaps.open(10, 14, T0)
+    gaps.open(15, 19, T0 + 10 * MS)
+    gaps.open(25, 25, T0 + 20 * MS)
+    gaps.lose_below(12, LossReason.WINDOW_ADVANCED)
+    gaps.lose_below(30, LossReason.WINDOW_ADVANCED)
+    assert gaps.take_lost() == (10, 19, LossReason.WINDOW_ADVANCED)
+    gaps.window.skip_to(20)
+    assert gaps.take_lost() == (25, 25, LossReason.WINDOW_ADVANCED)
+    assert len(gaps) == 0
 
 
 def test_timers_close_to_each_other_are_served_together() -> None:
-    gaps = gap_list()
-    gaps.open(10, 10, T0)
+    gaps = gap_list(seed=3)
+    for number in range(40):  # some of their dice fall within a millisecond behind the first
+        gaps.open(20 + 2 * number, 20 + 2 * number, T0 + number * (MS + 1))
     first_ns = gaps.next_timeout_ns
-    for number in range(200):  # some of their dice fall within a millisecond behind the first
-        gaps.open(20 + 2 * number, 20 + 2 * number, T0)
     due = [gap.expiry_ns for gap in gaps if gap.expiry_ns <= first_ns + MS]
     asked, _ = gaps.take_due(first_ns)
     assert len(asked) == len(due) > 1
@@ -235,9 +304,12 @@ def test_no_request_leaves_before_the_hold_is_over() -> None:
 def back_offs_ms(timers: Timers, count: int = 20_000) -> list[float]:
     waits = []
     gaps = gap_list(timers, seed=42)
-    for _ in range(count):
-        gaps.open(1, 1, 0)
-        waits.append(gaps.pop_front().expiry_ns / MS)
+    for number in range(count):
+        now_ns = number * 2 * MS
+        gaps.open(2 * number, 2 * number, now_ns)
+        gap = next(iter(gaps))
+        waits.append((gap.expiry_ns - now_ns) / MS)
+        gaps.fill(gap.first)
     return waits
 
 
@@ -277,8 +349,8 @@ def test_a_source_may_ask_for_another_back_off() -> None:
     gaps = gap_list()
     gaps.backoff_ivl_ns = 200 * MS
     gaps.open(1, 1, T0)
-    gaps.open(3, 3, T0)
-    gaps.open(5, 5, T0)
+    gaps.open(3, 3, T0 + 2 * MS)
+    gaps.open(5, 5, T0 + 4 * MS)
     assert max(gap.expiry_ns for gap in gaps) > T0 + LAN.nak_bo_ivl_ns
 
 
@@ -334,7 +406,9 @@ def test_at_the_request_limit_the_rest_waits_for_room() -> None:
     gaps.take_due(now_ns + 5 * MS)
     assert len(gaps) == 2
     # When half of it has come, more is asked for at once.
-    gaps.drop_below(REQUEST_LIMIT // 2 + 1)
+    for sqn in range(REQUEST_LIMIT // 2 + 1):
+        gaps.come(sqn)
+    gaps.settle()
     assert gaps.next_timeout_ns <= now_ns + 10 * MS
     asked, _ = gaps.take_due(now_ns + 10 * MS)
     assert asked == list(range(REQUEST_LIMIT, REQUEST_LIMIT + REQUEST_LIMIT // 2 + 1))
@@ -385,7 +459,7 @@ def test_the_number_of_gaps_is_limited_whatever_others_confirm() -> None:
     assert gaps.is_full
     assert len(gaps) <= GAP_LIMIT
     gaps.lose_below(50_001, LossReason.WINDOW_ADVANCED)
-    assert gaps.fill(60_001) is not None
+    assert gaps.fill(60_001)
     assert len(gaps) <= GAP_LIMIT
 
 
@@ -415,30 +489,38 @@ def test_gaps_agree_with_a_model_of_single_numbers(
             gaps.open(first, lead, now_ns)
             missing |= dict.fromkeys(range(first, lead + 1), False)
         elif kind == "fill":
-            assert (gaps.fill(a) is not None) == (a in missing)
+            assert gaps.fill(a) == (a in missing)
             missing.pop(a, None)
         elif kind in ("confirm", "suppress"):
             getattr(gaps, kind)(range(min(a, b), max(a, b) + 1, 1 + a % 3), now_ns)
         elif kind == "below":
-            gone = [sqn for gap in gaps.drop_below(a) for sqn in range(gap.first, gap.last + 1)]
-            assert gone == [sqn for sqn in sorted(missing) if sqn < a]
-            missing = {sqn: lost for sqn, lost in missing.items() if sqn >= a}
+            for sqn in [sqn for sqn in missing if sqn < a]:
+                gaps.come(sqn)
+                del missing[sqn]
+            gaps.settle()
         elif kind == "lose":
             gaps.lose_below(a, LossReason.WINDOW_ADVANCED)
             missing = {sqn: lost or sqn < a for sqn, lost in missing.items()}
         elif kind == "pop" and missing:
-            front = gaps.pop_front()
-            assert front.first == min(missing)
-            for sqn in range(front.first, front.last + 1):
-                del missing[sqn]
+            lost = gaps.take_lost()
+            assert (lost is not None) == missing[min(missing)]
+            if lost is not None:
+                assert lost[0] == min(missing)
+                for sqn in range(lost[0], lost[1] + 1):
+                    assert missing.pop(sqn)
+                gaps.window.skip_to(lost[1] + 1)
         elif kind == "time":
             now_ns += b * MS
             asked, _ = gaps.take_due(now_ns)
             assert asked == sorted(set(asked))
             assert all(missing[sqn] is False for sqn in asked)
             assert gaps.next_timeout_ns > now_ns or not missing
-        numbers = [sqn for gap in gaps for sqn in range(gap.first, gap.last + 1)]
-        assert numbers == sorted(missing)
-        assert [missing[gap.first] for gap in gaps] == [gap.state is GapState.LOST for gap in gaps]
+        assert [sqn for gap in gaps for sqn in gaps.numbers(gap)] == sorted(missing)
+        assert all(
+            missing[sqn] == (gap.state is GapState.LOST)
+            for gap in gaps
+            for sqn in gaps.numbers(gap)
+        )
+        assert [len(gaps.numbers(gap)) for gap in gaps] == [gap.count for gap in gaps]
         waiting = [gap.expiry_ns for gap in gaps if gap.state is not GapState.LOST]
         assert gaps.next_timeout_ns <= min(waiting, default=NEVER)
