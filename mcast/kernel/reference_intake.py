@@ -201,7 +201,14 @@ class Intake:
         return None
 
     def settle(self) -> None:
-        """Have all that was read in the inbox, where it is not yet. For any thread."""
+        """Have all that was read in the inbox, where it is not yet. For any thread.
+
+        What is ready in a window may stay there.
+        """
+
+    def resume(self) -> None:
+        """The owner has done its work: ``hold`` is over, and what it left ready is looked at."""
+        self.hold = False
 
     def ring(self) -> None:
         """Have a thread that is asleep in ``wait`` look again. For any thread."""

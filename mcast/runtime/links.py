@@ -619,7 +619,7 @@ class MulticastLink:
             if events:
                 self._queue.put(events)
             if self.intake is not None:
-                self.intake.hold = False
+                self.intake.resume()
 
     def _transmit(self) -> None:
         """Send what the engine has to say, as far as the system takes it."""
