@@ -12,8 +12,8 @@ Invariants:
   the caller, a malformed stream is counted and resynchronised at the next message start.
 
 The framing is in ``reference_frames``, the receive window in ``reference_receive``, the way to the
-application in ``reference_gates``, system calls in ``reference_io`` and ``reference_stream``, ZMTP's
-frames in ``reference_zmtp``; this module has the transmit window, and every name of the contract.
+application in ``reference_gates``, system calls in ``reference_io`` and ``reference_stream``, and
+ZMTP in ``reference_zmtp``; this module has the transmit window, and every name of the contract.
 
 ``_native.pyx`` has every name in ``__all__`` with the same results and the same errors; the tests
 run on both, and a property test compares them call by call.
@@ -38,8 +38,8 @@ from mcast.kernel.reference_intake import Intake, Leftover
 from mcast.kernel.reference_io import Baton, UdpReader, UdpWriter
 from mcast.kernel.reference_pace import SendSchedule, TokenBucket
 from mcast.kernel.reference_receive import ReceiveSlots
-from mcast.kernel.reference_sum import checksum, checksum_ok
 from mcast.kernel.reference_stream import StreamReader, StreamWriter
+from mcast.kernel.reference_sum import checksum, checksum_ok
 from mcast.kernel.reference_zmtp import FrameError, FrameScanner, encode_messages
 
 __all__ = [

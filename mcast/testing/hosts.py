@@ -8,6 +8,7 @@ else happens, as the engine's contract asks.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
@@ -395,14 +396,17 @@ class Subscriber(Host):
             return 0
         decoder = slots.decoder
         odd_count = decoder.too_long_count + decoder.malformed_count
-        first = slots.next
+        first = slots.undecoded
         messages: list[Message] = []
-        start = slots.take_in_order(view, 0, segment_bytes, messages)
+        start = slots.absorb(view, 0, segment_bytes, messages)
+        slots.release(messages, sys.maxsize)
         if start:
             slots.heard_ns = now_ns
         if messages:
             name = self.engine.name_of(address + data[8:14] + data[:2])
-            self._take(Messages(name, messages, first, slots.next - 1))
+            self._take(Messages(name, messages, first, slots.undecoded - 1))
+        if slots.has_news:
+            self.engine.catch_up(now_ns)
         if decoder.too_long_count + decoder.malformed_count != odd_count:
             slots.odd_from = first
             return start

@@ -1154,7 +1154,7 @@ def test_what_an_intake_took_is_not_taken_again() -> None:
     key = SOURCE + TSI
     run = odata(0, "a") + odata(1, "b")
     half, taken = len(run) // 2, []
-    assert sub.engine.streams[key].take_in_order(memoryview(run)[:half], 0, half, taken) == half
+    assert sub.engine.streams[key].absorb(memoryview(run)[:half], 0, half, taken) == half
     sub.engine.handle_datagrams(sub.now_ns, SOURCE, memoryview(run), half, True, half)
     sub.drain()
     assert (taken, sub.messages) == ([b"a"], [b"b"])
