@@ -8,6 +8,7 @@ every number between the first heard and the last is taken, missing or lost; lis
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections import Counter
 from typing import Final, NamedTuple
@@ -26,6 +27,9 @@ _PENDING_LIMIT: Final = 65_536
 """Numbers asked for and not repaired that are kept."""
 _JUMP_LIMIT: Final = 1 << 20
 """A number further ahead is no gap but another stream under the same name (1.5 GB of packets)."""
+_SPAN_LIMIT: Final = 1 << 20
+"""Packets behind the first missing one that a window keeps places for (``ReceiveSlots``)."""
+_NO_LIMIT_BYTES: Final = 1 << 62  # of one window; the decoder looks at all of them together
 _MESSAGE_LIMIT_BYTES: Final = 64 << 20
 _PART_LIMIT: Final = 65_536
 _EVERYTHING: Final = TopicFilter((b"",))
@@ -239,11 +243,14 @@ class PgmStream:
                 self.reordered_count += 1
         elif sqn > slots.lead + 1:
             self._open_hole(slots.lead + 1, sqn - 1, time_ns, out)
+        while sqn - slots.undecoded >= _SPAN_LIMIT and self.holes:
+            self._give_up(self.holes[0][1] + 1, out)
         slots.store(sqn, raw)
         self._release(out)
 
     def _begin(self, sqn: int) -> None:
-        slots = ReceiveSlots(self.tsi, self.dport or 1, self._decoder, sqn)
+        port = self.dport or 1
+        slots = ReceiveSlots(self.tsi, port, self._decoder, sqn, _NO_LIMIT_BYTES)
         if self.flow is None:
             self.flow = CaptureFlow(slots)
             self.first_sqn = sqn
@@ -270,7 +277,7 @@ class PgmStream:
     def _release(self, out: list[Message]) -> None:
         """Decode what is in sequence now, packets with options among it."""
         assert self.slots is not None
-        while (packet := self.slots.release(out)) is not None:
+        while (packet := self.slots.release(out, sys.maxsize)) is not None:
             start = 24 + int.from_bytes(packet[26:28], "big")
             if any(packet[at] & 0x7F == 1 for at in _option_starts(packet)):
                 self.fragment_count += 1  # an APDU of OpenPGM's, which libzmq's framing has not

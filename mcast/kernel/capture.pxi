@@ -235,26 +235,20 @@ cdef class CaptureWalk:
             self._key_bytes = size
         flow = self._flow
         slots = flow.slots
-        if slots.lead < slots.next:
-            messages = []
-            if slots._take(pgm, length, 0, length, messages) == 0:
-                return False
-            if messages and self.arrivals is not None:
-                self.arrivals.append(
-                    (flow, record.time_ns, self.frame_count + 1, mcast_get32(pgm + 16), messages)
-                )
-        else:
-            if (
-                not slots._is_plain(pgm, length)
-                or mcast_get32(pgm + 16) != <uint32_t>(slots.lead + 1)
-                or slots.stored_bytes + length > self.stored_bytes_limit
-                or slots.lead + 1 - slots._trail_distance(pgm) > slots.next
-            ):
-                return False
-            slots._count(pgm)
-            slots.lead += 1
-            slots._store[slots.lead] = PyBytes_FromStringAndSize(<const char *>pgm, length)
-            slots.stored_bytes += length
+        if mcast_get32(pgm + 16) != <uint32_t>(slots.lead + 1):
+            return False
+        if slots.hole_count and (
+            slots.stored_bytes + length > self.stored_bytes_limit
+            or slots.lead + 1 - slots._trail_distance(pgm) > slots.next
+        ):
+            return False
+        messages = []
+        if slots._absorb(pgm, length, 0, length, messages) == 0:
+            return False
+        if messages and self.arrivals is not None:
+            self.arrivals.append(
+                (flow, record.time_ns, self.frame_count + 1, mcast_get32(pgm + 16), messages)
+            )
         self.frame_count += 1
         flow.heard(record.time_ns, record.length)
         return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mcast.kernel.reference_frames import Buffer, Message
 
 if TYPE_CHECKING:
-    from mcast.kernel.reference import ReceiveSlots
+    from mcast.kernel.reference_receive import ReceiveSlots
 
 __all__ = ["CaptureFlow", "CaptureWalk"]
 
@@ -214,14 +214,18 @@ class CaptureWalk:
         slots = flow.slots
         payload = packet[pgm:end]
         sqn = int.from_bytes(payload[16:20], "big")
-        if slots.lead < slots.next:
-            messages: list[Message] = []
-            if slots.take_in_order(payload, 0, len(payload), messages) == 0:
-                return False
-            if messages and self.arrivals is not None:
-                self.arrivals.append((flow, time_ns, self.frame_count + 1, sqn, messages))
-        elif slots.store_run(payload, 0, len(payload), self.stored_bytes_limit) == 0:
+        if sqn != (slots.lead + 1) & _SQN_MASK:
             return False
+        if slots.hole_count:
+            trail = int.from_bytes(payload[20:24], "big")
+            is_too_much = slots.stored_bytes + len(payload) > self.stored_bytes_limit
+            if is_too_much or slots.lead + 1 - ((sqn - trail) & _SQN_MASK) > slots.next:
+                return False
+        messages: list[Message] = []
+        if slots.absorb(payload, 0, len(payload), messages) == 0:
+            return False
+        if messages and self.arrivals is not None:
+            self.arrivals.append((flow, time_ns, self.frame_count + 1, sqn, messages))
         self.frame_count += 1
         flow.heard(time_ns, len(packet))
         return True

@@ -120,6 +120,8 @@ class Receiver:
         self._malformed_told = self._too_long_told = 0
         self._out: list[Message] = []
         self._out_first = first_sqn
+        self._odd_from = -1
+        """Where a run began that an ``Intake`` took and whose messages were not all good, or -1."""
         self._spm_sqn: int | None = None
         self._spm_ns = now_ns
         self._restart_evidence = 0
@@ -187,10 +189,11 @@ class Receiver:
 
     def resume(self) -> None:
         """Go on where an ``Intake`` has left the window."""
+        slots = self._slots
         if not self._out:
-            odd_from = self._slots.odd_from
-            self._out_first = self._slots.undecoded if odd_from < 0 else odd_from
-            self._slots.odd_from = -1
+            self._out_first = slots.undecoded
+        if slots.odd_from >= 0:
+            self._odd_from, slots.odd_from = slots.odd_from, -1
 
     # Input.
 
@@ -386,6 +389,8 @@ class Receiver:
         if self._out:
             self._events.append(Messages(self.name, self._out, first, last))
             self._out = []
+        if self._odd_from >= 0:
+            first, self._odd_from = self._odd_from, -1
         decoder = self._decoder
         count = decoder.too_long_count - self._too_long_told
         if count:

@@ -39,6 +39,8 @@ _STUCK_LIMIT: Final = 50
 _DATA_HEADER_BYTES: Final = 24
 _TRUESIZE_BYTES: Final = 768
 """What a datagram costs in a socket's buffer beside its bytes (Linux, skb)."""
+_NEWS_NS: Final = 500_000
+"""After so long an ``Intake`` has its owner look at new holes."""
 
 
 class Host:
@@ -153,8 +155,11 @@ class Host:
                 Law.RESOURCES,
                 f"{self.name}: after {_STUCK_LIMIT} calls at one time something is still due",
             )
-        self.engine.handle_timeout(now_ns)
+        self._due(now_ns)
         self.pump()
+
+    def _due(self, now_ns: int) -> None:
+        self.engine.handle_timeout(now_ns)
 
     def pump(self) -> None:
         """Take the engine's output."""
@@ -310,6 +315,8 @@ class Subscriber(Host):
         self.topics = tuple(topics) or (b"",)
         self.uses_intake = True
         """Plain packets take the short way that sockets take."""
+        self.reader: Random | None = None
+        """With these dice its application takes messages only now and then."""
         self.messages: list[Message] = []
         """All that was delivered, in order, over all lives."""
         self.events: list[Event] = []
@@ -320,6 +327,7 @@ class Subscriber(Host):
         """Also told of whatever comes."""
         self._dice = dice
         self._heard_ns: dict[bytes, int] = {}
+        self._news_ns = _NEVER
         self.start()
 
     def jump(self, by_ns: int) -> None:
@@ -331,6 +339,7 @@ class Subscriber(Host):
         """Begin a life, after ``crash``."""
         self.is_up = True
         self._heard_ns.clear()
+        self._news_ns = _NEVER
         self.ledger = Ledger(
             self.name,
             self.options,
@@ -363,7 +372,58 @@ class Subscriber(Host):
     @property
     def is_idle(self) -> bool:
         """True if no stream is held up by anything."""
-        return len(self.engine.streams) == self.engine.stats()["peers"]
+        engine = self.engine
+        holes = any(slots.hole_count for slots in engine.streams.values())
+        return len(engine.streams) == engine.stats()["peers"] and not holes
+
+    @property
+    def next_ns(self) -> int:
+        """When the network is to call ``wake``."""
+        return min(super().next_ns, self._news_at_ns)
+
+    @property
+    def _news_at_ns(self) -> int:
+        if self.is_paused or not self.is_up or self._news_ns == _NEVER:
+            return _NEVER
+        return self._news_ns - self.offset_ns
+
+    def _due(self, now_ns: int) -> None:
+        super()._due(now_ns)
+        self._catch_up(now_ns)
+
+    def _catch_up(self, now_ns: int) -> None:
+        self._news_ns = _NEVER
+        room = self.engine.room
+        room.message_count = self._room()
+        room.is_pulled = self.reader is not None and self.uses_intake and self.reader.random() < 0.5
+        self.engine.catch_up(now_ns)
+        if room.is_pulled:
+            self._news_ns = now_ns + _NEWS_NS
+            self._pull()
+
+    def _room(self) -> int:
+        """Messages that there is room for now."""
+        if self.reader is None or self.reader.random() < 0.2:
+            return _NEVER
+        return self.reader.choice((0, 0, 0, 1, 5))
+
+    def _pull(self) -> None:
+        """The application takes what is ready in the plain streams' windows."""
+        for event in self.engine.take_events():
+            self._take(event)
+        for key, slots in self.engine.streams.items():
+            room = self._room()
+            decoder = slots.decoder
+            odd_count = decoder.too_long_count + decoder.malformed_count
+            first = slots.undecoded
+            messages: list[Message] = []
+            if room and slots.ready_count:
+                slots.release(messages, room)
+            if messages:
+                self._take(Messages(self.engine.name_of(key), messages, first, slots.undecoded - 1))
+            if decoder.too_long_count + decoder.malformed_count != odd_count:
+                slots.odd_from = first
+                slots.has_news = True
 
     def check_limits(self) -> None:
         """L7: no window holds more than it may."""
@@ -383,6 +443,7 @@ class Subscriber(Host):
         start = self._take_in(now_ns, address, data, view, segment_bytes) if self.uses_intake else 0
         if start >= 0:
             self.engine.handle_datagrams(now_ns, address, view, segment_bytes, to_group, start)
+            self._catch_up(now_ns)
         self.pump()
 
     def _take_in(
@@ -399,14 +460,17 @@ class Subscriber(Host):
         first = slots.undecoded
         messages: list[Message] = []
         start = slots.absorb(view, 0, segment_bytes, messages)
-        slots.release(messages, sys.maxsize)
         if start:
             slots.heard_ns = now_ns
+        if self.reader is None or slots.stored_bytes > slots.limit_bytes // 2:
+            slots.release(messages, sys.maxsize)
+        elif room := self._room():
+            slots.release(messages, room)
         if messages:
             name = self.engine.name_of(address + data[8:14] + data[:2])
             self._take(Messages(name, messages, first, slots.undecoded - 1))
-        if slots.has_news:
-            self.engine.catch_up(now_ns)
+        if slots.has_news or slots.ready_count:
+            self._news_ns = min(self._news_ns, now_ns + _NEWS_NS)
         if decoder.too_long_count + decoder.malformed_count != odd_count:
             slots.odd_from = first
             return start

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
+from random import Random
 from typing import Final
 
 from mcast.pgm.packet import NAK_LIST_LIMIT, TYPE_NAMES, build_nak
@@ -153,6 +154,9 @@ class _Run:
         subscriber = self.network.subscriber(*part.topics, name=part.name, **part.options)
         subscriber.uses_intake = part.uses_intake
         subscriber.rcvbuf_bytes = part.rcvbuf_bytes
+        # Dice of its own, so that nothing else of a seed changes.
+        reader = Random(f"{self.plan.seed} {part.name}")
+        subscriber.reader = reader if reader.random() < 0.4 else None
         subscriber.ledger.is_mild = self.plan.is_mild
         self._hosts[part.name] = subscriber
 
@@ -301,6 +305,7 @@ class _Run:
             publisher.start(publisher.stream.tsi if knows else network.new_tsi())
         for host in network.hosts:
             if isinstance(host, Subscriber):
+                host.reader = None
                 self._restart(host)
 
     def _settle(self) -> None:

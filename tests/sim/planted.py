@@ -135,9 +135,9 @@ def every_loss_is_said_to_be_a_deadline(patch: pytest.MonkeyPatch) -> None:
 def gaps_are_given_up_in_half_the_time(patch: pytest.MonkeyPatch) -> None:
     good = GapList.__init__
 
-    def bad(self, timers, dice):
+    def bad(self, window, timers, dice):
         half_ns = timers.repair_deadline_ns // 2
-        good(self, replace(timers, repair_deadline_ns=half_ns), dice)
+        good(self, window, replace(timers, repair_deadline_ns=half_ns), dice)
 
     patch.setattr(GapList, "__init__", bad)
 

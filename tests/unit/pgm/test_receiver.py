@@ -9,6 +9,7 @@ import pytest
 from mcast.events import LossReason, Lost, PeerJoined, PeerLeft, PeerRestarted
 from mcast.kernel import TopicFilter
 from mcast.options import PROFILES
+from mcast.pgm import Messages
 from mcast.pgm.packet import NAK, SPMR, OptionType
 from tests.unit.pgm import packets
 from tests.unit.pgm.ends import GROUP, MS, OTHER, SOURCE, End, named, publisher, subscriber
@@ -1163,6 +1164,20 @@ def test_what_an_intake_took_is_not_taken_again() -> None:
     sub.engine.handle_datagrams(sub.now_ns, OTHER, memoryview(strange * 2), half, True, half)
     sub.drain()
     assert sub.stats["peers"] == 2
+
+
+def test_what_an_intake_took_beside_a_bad_message_is_in_no_other_range() -> None:
+    """Found by tools/simulate --seed 546, when readers became slow."""
+    sub = joined(max_msg_size=10)
+    slots, taken = sub.engine.streams[SOURCE + TSI], []
+    run = odata(0, "a" * 11) + odata(1, "a" * 11)
+    assert slots.absorb(memoryview(run), 0, len(run) // 2, taken) == len(run)
+    slots.odd_from = 0
+    sub.engine.handle_datagrams(sub.now_ns, SOURCE, memoryview(odata(2, "b")), 1500, True)
+    messages, too_long = sub.engine.take_events()
+    assert isinstance(messages, Messages)
+    assert (messages.messages, messages.first, messages.last) == ([b"b"], 2, 2)
+    assert too_long == Lost(NAME, 0, 2, 2, LossReason.TOO_LONG)
 
 
 # Packets that come too late.
