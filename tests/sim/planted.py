@@ -73,14 +73,11 @@ def data_has_no_pace(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Source, "__init__", bad)
 
 
-def an_ncf_counts_as_the_repair(patch: pytest.MonkeyPatch) -> None:
-    def bad(self, packet_now_ns, packet):
-        self._hear(packet_now_ns)
-        for gap in list(self._gaps):
-            gap.expiry_ns = 1 << 62
-        self._gaps._next_ns = 1 << 62
+def an_spm_gives_up_too_soon(patch: pytest.MonkeyPatch) -> None:
+    def bad(tsi, dport, sqn, trail, lead, nla, *, fin=False):
+        return build_spm(tsi, dport, sqn, min(trail + 1, lead), lead, nla, fin=fin)
 
-    patch.setattr(Receiver, "handle_ncf", bad)
+    patch.setattr(source, "build_spm", bad)
 
 
 def nobody_ever_asks(patch: pytest.MonkeyPatch) -> None:
@@ -203,7 +200,7 @@ PLANTS: tuple[Plant, ...] = (
     no_holdoff,
     repairs_have_no_budget,
     data_has_no_pace,
-    an_ncf_counts_as_the_repair,
+    an_spm_gives_up_too_soon,
     nobody_ever_asks,
     an_spm_says_nothing_of_the_lead,
     an_spm_names_what_was_not_sent,
