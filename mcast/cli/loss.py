@@ -67,15 +67,16 @@ def run(arguments: argparse.Namespace) -> int:
     check_interval(arguments)
     before: Sequence[ContextStatus] = ()
     drops_before: dict[int, HostDrops] = {}
-    now = look("mcast loss", arguments.pids)
+    found = look("mcast loss", arguments)
+    now = found.contexts
     if not now:
-        return nobody("mcast loss", arguments.pids)
+        return nobody("mcast loss", arguments, found)
     if arguments.interval is not None:
         before = now
         drops_before = {pid: host_drops(pid) for pid in _pids(before)}
         with Stop() as stop:
             stop.wait(arguments.interval)
-        now = look("mcast loss", arguments.pids)
+        now = look("mcast loss", arguments).contexts
     drops = {pid: host_drops(pid) for pid in _pids(now)}
     dropped = {
         pid: total.since(drops_before[pid]) for pid, total in drops.items() if pid in drops_before

@@ -51,7 +51,7 @@ Counters that are 0 are left out of the table; docs/reference/counters.md says w
 --interval "per second" is the change since the look before; without, since the process began. JSON
 is one object for each look; null is a rate without limit.
 
-exit status: 0; 1 when no process of yours has a socket; 2 when a PID has none; 3 bad arguments
+exit status: 0; 1 when no process of yours has a socket; 2 when a PID has none or nobody answers; 3 bad arguments
 
 examples:
   mcast stat
@@ -103,9 +103,12 @@ def run(arguments: argparse.Namespace) -> int:
     look_count = 0
     with Stop() as stop:
         while True:
-            contexts = look("mcast stat", arguments.pids)
-            if not contexts:
-                return nobody("mcast stat", arguments.pids) if not look_count else EXIT_OK
+            found = look("mcast stat", arguments)
+            contexts = found.contexts
+            if not contexts and not found.problems and look_count:
+                return EXIT_OK  # all have ended
+            if not contexts and not look_count:
+                return nobody("mcast stat", arguments, found)
             output.write(_shown(arguments, before, contexts, is_first=not look_count))
             before = contexts
             look_count += 1

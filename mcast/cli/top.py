@@ -51,7 +51,7 @@ of the application was full; overflows: datagrams that the kernel's buffer had n
 three count since the socket was made. On a terminal with rich installed (mcast[cli]) it is drawn in
 place, elsewhere written once an interval. Ctrl-C ends it.
 
-exit status: 0; 1 when no process of yours has a socket; 2 when a PID has none; 3 bad arguments
+exit status: 0; 1 when no process of yours has a socket; 2 when a PID has none or nobody answers; 3 bad arguments
 
 examples:
   mcast top
@@ -82,16 +82,17 @@ def run(arguments: argparse.Namespace) -> int:
     """
     check_interval(arguments)
     output = Output()
-    before = look("mcast top", arguments.pids)
-    if not before:
-        return nobody("mcast top", arguments.pids)
+    found = look("mcast top", arguments)
+    if not found.contexts:
+        return nobody("mcast top", arguments, found)
+    before = found.contexts
     shown_count = 0
     with (
         Stop() as stop,
         LiveTable(output, HEADS, interval_s=arguments.interval, numbers=NUMBERS) as table,
     ):
         while not (output.is_closed or stop.wait(arguments.interval)):
-            now = look("mcast top", arguments.pids)
+            now = look("mcast top", arguments).contexts
             table.show(title(now), rows(rates(before, now)))
             before = now
             shown_count += 1

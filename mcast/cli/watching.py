@@ -7,13 +7,13 @@ import argparse
 from mcast.cli import arguments as forms
 from mcast.cli.terminal import EXIT_FAILURE, EXIT_UNMET, say
 from mcast.errors import OptionError
-from mcast.observe import ContextStatus, survey
+from mcast.observe import Survey, survey
 
 __all__ = ["add_watch_arguments", "check_interval", "look", "nobody", "program_of"]
 
 
 def add_watch_arguments(parser: forms.ArgumentParser, *, interval: float | None) -> None:
-    """Give a subcommand ``PID``, ``--interval`` and ``--count``."""
+    """Give a subcommand ``PID``, ``--interval`` and ``--timeout``."""
     default = "" if interval is None else f" (default {interval:g})"
     parser.add_argument(
         "pids",
@@ -29,6 +29,13 @@ def add_watch_arguments(parser: forms.ArgumentParser, *, interval: float | None)
         default=interval,
         help=f"look every S seconds, and show what changed{default}",
     )
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=forms.seconds,
+        default=3.0,
+        help="seconds that a busy process may take to answer a look (default 3)",
+    )
 
 
 def check_interval(arguments: argparse.Namespace) -> None:
@@ -37,18 +44,21 @@ def check_interval(arguments: argparse.Namespace) -> None:
         raise OptionError("--interval is 0.05 seconds or more")
 
 
-def look(command: str, pids: list[int]) -> list[ContextStatus]:
+def look(command: str, arguments: argparse.Namespace) -> Survey:
     """The contexts that answer; what does not is told on stderr."""
-    found = survey(pids)
+    found = survey(arguments.pids, timeout=arguments.timeout)
     for path, problem in found.problems.items():
         say(f"{command}: {path}: {problem}")
-    return found.contexts
+    return found
 
 
-def nobody(command: str, pids: list[int]) -> int:
-    """Say that there is nothing to see; the exit status."""
-    if pids:
-        listed = ", ".join(map(str, pids))
+def nobody(command: str, arguments: argparse.Namespace, found: Survey) -> int:
+    """Say why there is nothing to see; the exit status."""
+    if found.problems:
+        say(f"{command}: error: nobody answered within {arguments.timeout:g} s; try --timeout")
+        return EXIT_FAILURE
+    if arguments.pids:
+        listed = ", ".join(map(str, arguments.pids))
         say(
             f"{command}: error: no counters of process {listed}: it does not run, is not yours, has"
             " no socket of mcast, or was started with MCAST_STATUS=off"

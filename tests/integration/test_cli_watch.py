@@ -149,6 +149,20 @@ def test_what_is_no_status_is_told_and_passed_over(pub: mcast.Pub, directory: Pa
     assert "99-bad.sock: its answer is no status" in err
 
 
+@pytest.mark.parametrize("command", ["stat", "top", "loss"])
+def test_who_runs_and_does_not_answer_is_not_called_gone(command: str, directory: Path) -> None:
+    import socket
+
+    directory.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "99-busy.sock"))
+        listener.listen()
+        done = run(command, "--timeout", "0.1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "99-busy.sock: it did not answer in time" in done.stderr
+    assert "nobody answered within 0.1 s" in done.stderr
+
+
 def test_top_writes_a_row_for_each_socket(ctx: mcast.Context, pub: mcast.Pub, url: str) -> None:
     sub = ctx.socket(mcast.SUB)
     sub.connect(url)
