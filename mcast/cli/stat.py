@@ -51,7 +51,8 @@ Counters that are 0 are left out of the table; docs/reference/counters.md says w
 --interval "per second" is the change since the look before; without, since the process began. JSON
 is one object for each look; null is a rate without limit.
 
-exit status: 0; 1 when no process of yours has a socket; 2 when a PID has none or nobody answers; 3 bad arguments
+exit status: 0; 1 when no process of yours has a socket; 2 when a PID has none, or nobody answers;
+3 bad arguments
 
 examples:
   mcast stat

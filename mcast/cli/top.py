@@ -51,7 +51,8 @@ of the application was full; overflows: datagrams that the kernel's buffer had n
 three count since the socket was made. On a terminal with rich installed (mcast[cli]) it is drawn in
 place, elsewhere written once an interval. Ctrl-C ends it.
 
-exit status: 0; 1 when no process of yours has a socket; 2 when a PID has none or nobody answers; 3 bad arguments
+exit status: 0; 1 when no process of yours has a socket; 2 when a PID has none, or nobody answers;
+3 bad arguments
 
 examples:
   mcast top
