@@ -200,7 +200,8 @@ class Watch:
             must(slots.stored_bytes <= bound, "the window is over its limit", slots.stored_bytes)
             must(slots.next <= slots.lead + 1, "next is beyond the lead", slots.next, slots.lead)
             must(len(receiver._gaps) <= GAP_LIMIT, "too many gaps", len(receiver._gaps))
-            gone = [gap for gap in receiver._gaps if gap.first < slots.next]
+            # The list is brought up to date when it is looked at, and not for each repair.
+            gone = [gap for gap in receiver._gaps if gap.last < slots.next]
             must(not gone, "a gap behind the window", gone, slots.next)
         self.streams = streams
 
