@@ -158,19 +158,19 @@ def test_a_sound_host_gets_a_clean_bill_also_with_probes(host: Host) -> None:
             ("-o", "multicast_maxtpdu=1500"),
         ),
         (
-            "nft add rule inet lab faults udp dport 5555 drop",
+            "nft add rule inet lab input udp dport 5555 drop",
             "firewall",
             "broken",
-            "inet lab faults drops the group's data",
-            "nft insert rule inet lab faults ip daddr 239.192.1.1 udp dport 5555 accept",
+            "inet lab input drops the group's data",
+            "nft insert rule inet lab input ip daddr 239.192.1.1 udp dport 5555 accept",
             (),
         ),
         (
-            "nft add rule inet lab faults meta l4proto igmp drop",
+            "nft add rule inet lab input meta l4proto igmp drop",
             "firewall",
             "broken",
             "drops IGMP queries",
-            "nft insert rule inet lab faults meta l4proto igmp accept",
+            "nft insert rule inet lab input meta l4proto igmp accept",
             (),
         ),
         (
@@ -215,7 +215,7 @@ def restore(host: Host) -> None:
         "ip address replace 10.77.0.1/24 dev eth0; ip route replace 224.0.0.0/4 dev eth0;"
         "echo 0 > /proc/sys/net/ipv4/conf/eth0/force_igmp_version;"
         "echo 0 > /proc/sys/net/ipv4/conf/all/force_igmp_version;"
-        "echo 0 > /proc/sys/net/ipv4/conf/eth0/rp_filter; nft flush chain inet lab faults",
+        "echo 0 > /proc/sys/net/ipv4/conf/eth0/rp_filter; nft flush chain inet lab input",
     )
 
 
@@ -223,12 +223,12 @@ def restore(host: Host) -> None:
 def test_probe_finds_a_drop_that_the_rules_only_hint_at(host: Host) -> None:
     try:
         # Read from the rules, this depends on the source; sent, it comes from this host.
-        shell(host, "nft add rule inet lab faults ip saddr 10.77.0.1 udp dport 5555 drop")
+        shell(host, "nft add rule inet lab input ip saddr 10.77.0.1 udp dport 5555 drop")
         seen = examined(host, URL, "--probe")
         assert seen.status == 2
         by_check = {str(f["check"]): f for f in seen.faults if "eth0" in str(f["text"])}
         assert "none came back" in str(by_check["loop"]["text"])
-        assert str(by_check["loop"]["fix"][0]).startswith("nft insert rule inet lab faults ")  # type: ignore[index]
+        assert str(by_check["loop"]["fix"][0]).startswith("nft insert rule inet lab input ")  # type: ignore[index]
         may = [f for f in seen.faults if "may drop the group's data" in str(f["text"])]
         assert [f["severity"] for f in may] == ["warning"]
     finally:
