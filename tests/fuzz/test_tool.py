@@ -28,7 +28,7 @@ def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @needs_atheris
 @pytest.mark.slow
-@pytest.mark.timeout(400)  # a search takes seconds on a machine of its own, and longer beside others
+@pytest.mark.timeout(400)  # a search takes seconds, and longer where others compute, too
 @pytest.mark.parametrize(("name", "plant"), PLANTS)
 def test_a_planted_mistake_is_found_and_replayed(name: str, plant: str) -> None:
     found = fuzz(name, "--plant", plant, "--minutes", "1.5", "--seed", "1")
