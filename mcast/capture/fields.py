@@ -185,10 +185,12 @@ def _direction_fields(direction: Direction) -> dict[str, object]:
 def summary_fields(decoder: Decoder) -> dict[str, object]:
     """What the whole file held, and what of it was no use."""
     sessions = decoder.sessions.sessions
+    # The kernel walks past most packets, so the last may be known to a stream only.
+    times = [stream.flow.last_ns for stream in decoder.streams.values() if stream.flow]
     return {
         "frames": decoder.file.frame_count,
         "first_ns": decoder.first_ns,
-        "last_ns": decoder.last_ns,
+        "last_ns": max([decoder.last_ns, *times]),
         "streams": len(decoder.streams),
         "sessions": sum(session.is_zmtp for session in sessions),
         "other_connections": sum(not session.is_zmtp for session in sessions),

@@ -27,7 +27,9 @@ from mcast.cli import (
     loss,
     perf,
     pub,
+    record,
     rep,
+    replay,
     req,
     scout,
     send,
@@ -73,6 +75,8 @@ _COMMANDS: Final = (
     stat,
     top,
     loss,
+    record,
+    replay,
     keygen,
     completion,
 )

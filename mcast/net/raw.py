@@ -25,7 +25,10 @@ from mcast.net.multicast import (
 )
 from mcast.net.udp import packed_sockaddr
 
-__all__ = ["open_receiver", "open_sender"]
+__all__ = ["Socket", "open_receiver", "open_sender"]
+
+Socket = socket.socket
+"""The type of what is opened here, for those who may not import ``socket``."""
 
 _MCAST_BLOCK_SOURCE: Final = 43  # <linux/in.h>
 
