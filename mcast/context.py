@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from mcast import kernel
 from mcast.errors import ClosedError, ForkedError, OptionError
-from mcast.options import OptionValue, SocketOptions
+from mcast.options import OptionValue, SocketOptions, environment_options
 from mcast.runtime.deadline import Deadline
 from mcast.runtime.loop import Loop
 from mcast.runtime.metrics import Metrics
@@ -117,7 +117,7 @@ class Context:
         self._busy_poll = busy_poll
         if not self._threaded:
             defaults.setdefault("coalesce", 0.0)
-        self._defaults = SocketOptions().with_changes(defaults)
+        self._defaults = SocketOptions().with_changes(environment_options() | defaults)
         self._given = defaults
         self._status = status_setting(status)
         self._lock = RLock()  # a signal handler may end the context from within

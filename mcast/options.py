@@ -6,6 +6,8 @@ in nanoseconds. An object of these classes has been checked, and never changes.
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, fields, replace
 from math import inf
 from typing import Final
@@ -20,6 +22,7 @@ __all__ = [
     "OptionValue",
     "SocketOptions",
     "Timers",
+    "environment_options",
 ]
 
 DEFAULT_MAXTPDU_BYTES: Final = 1500
@@ -263,6 +266,24 @@ class SocketOptions(UnicastOptions):
         if self.peer_expiry is not None:
             timers = replace(timers, peer_expiry_ns=round(self.peer_expiry * 1e9))
         return timers
+
+
+def environment_options() -> dict[str, OptionValue]:
+    """The options that ``MCAST_LOSS`` in the environment sets, such as ``10%`` or ``10%,seed=1``.
+
+    It throws away arriving packets in any process that uses mcast, for tests of programs that
+    know nothing of it: ``drop_rate`` and ``drop_seed``. What a program sets itself counts more.
+    Empty where it is not set. Raises ``OptionError`` for anything else.
+    """
+    text = os.environ.get("MCAST_LOSS", "")
+    if not text:
+        return {}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)%(?:,seed=(\d{1,18}))?", text.strip())
+    if found is None or float(found[1]) > 90:
+        raise OptionError(
+            f"MCAST_LOSS is 0% to 90%, with ,seed=N if wanted, such as 10%,seed=1; not {text!r}"
+        )
+    return {"drop_rate": float(found[1]) / 100, "drop_seed": int(found[2] or 0)}
 
 
 OPTION_NAMES: Final = tuple(field.name for field in fields(SocketOptions))

@@ -6,6 +6,12 @@ makes a whole run of many faults out of one number, as ``tools/simulate`` does.
 
 from __future__ import annotations
 
+from mcast.testing.captured import (
+    CapturedSession,
+    assert_no_gaps,
+    assert_repaired,
+    read_session,
+)
 from mcast.testing.conditions import Conditions
 from mcast.testing.hosts import Host, Publisher, Subscriber
 from mcast.testing.laws import Law, Violation
@@ -15,6 +21,7 @@ from mcast.testing.simulation import Result, run_seed, shrink
 from mcast.testing.stream import Stream
 
 __all__ = [
+    "CapturedSession",
     "Conditions",
     "Host",
     "Law",
@@ -25,6 +32,9 @@ __all__ = [
     "Stream",
     "Subscriber",
     "Violation",
+    "assert_no_gaps",
+    "assert_repaired",
+    "read_session",
     "run_seed",
     "shrink",
 ]

@@ -1,4 +1,4 @@
-"""A simulated network for users' tests: the fixture ``mcast_net``, the option ``--mcast-seed``.
+"""For users' tests: the fixtures ``mcast_net`` and ``mcast_capture``, the option ``--mcast-seed``.
 
 Not loaded by itself, since importing mcast costs every run of pytest some time: ask for it with
 ``pytest_plugins = ["mcast.testing.pytest_plugin"]`` in the top ``conftest.py``.
@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from mcast.testing.capture_fixtures import mcast_capture
 from mcast.testing.network import Network
 
-__all__ = ["mcast_net", "pytest_addoption", "pytest_report_header"]
+__all__ = ["mcast_capture", "mcast_net", "pytest_addoption", "pytest_report_header"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
