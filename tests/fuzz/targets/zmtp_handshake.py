@@ -35,7 +35,9 @@ def seeds() -> Iterator[bytes]:
         body = b"\x08INITIATE" + answer[8:]
         initiate = bytes((4, len(body))) + body
         first = bytes((4, len(hello))) + hello
-        yield bytes((index | 8, 0, len(first))) + first + bytes((0, len(initiate))) + initiate
+        told, asked = bytes((0, len(first))) + first, bytes((0, len(initiate))) + initiate
+        for order in (told + asked, asked + told, asked, told + told + asked):
+            yield bytes((index | 8,)) + order
         welcome = b"\x04\x08\x07WELCOME"
         yield bytes((index | 16, 0, len(welcome))) + welcome + bytes((0, len(answer))) + answer
     yield b"\x10\x03\x0c\x04\x0a\x05ERROR\x03400"
