@@ -408,9 +408,9 @@ cdef class StreamIntake(_Source):
         self._scanner = scanner
         self._block = _Block(1, HEAD_ROOM_BYTES + STREAM_READ_BYTES)
 
-    def read(self):
+    def read(self, bint lazily=False):
         """As ``reference.StreamIntake.read``."""
-        return self._read(False)
+        return self._read(lazily)
 
     def watch(self, uint32_t events):
         """As ``reference.StreamIntake.watch``."""

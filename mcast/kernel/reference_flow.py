@@ -193,12 +193,14 @@ class StreamIntake:
         self.received_bytes = 0
         """What all reads got."""
 
-    def read(self) -> Stop:
+    def read(self, lazily: bool = False) -> Stop:
         """Read once, unless something read before is still to be scanned; scan it into the inbox.
 
+        ``lazily``: messages may be made when they are asked for, for who asks the inbox next.
         What stopped it; after a command or an error there may be more behind. The owner holds off
         reading while the inbox is full. Never blocks.
         """
+        del lazily  # here they are made at once
         self.size_bytes = 0
         if not self._scanner.has_unscanned:
             size = self._reader.read(self._fd, self._scanner)

@@ -49,6 +49,10 @@ __all__ = ["Connection"]
 _BYTES_PER_TURN: Final = 1 << 20
 """Bytes of one connection after which others get their turn."""
 _MESSAGES_PER_WRITE: Final = 256
+_IDLE_NS: Final = 900_000
+"""A reader that took nothing for so long, a little less than until the next look, is elsewhere."""
+_READ_AHEAD: Final = 8_192
+"""Messages for a reader that is at it: measured, more of them leave the processor's cache."""
 _GOODBYE_NS: Final = 250_000_000
 """After the last byte, how long a closing connection waits for the peer to close, too. To close
 with unread data in the buffer would make the system throw away what is still on its way."""
@@ -87,6 +91,9 @@ class Connection:
         self._mask = 0
         self.is_paused = False
         """The application has enough for now."""
+        self._read_until = _READ_AHEAD
+        self._waiting = 0  # messages in the inbox when it was last looked at
+        self._looked_ns = 0
         self._is_leaving = False
         self._leave_ns = NEVER
         self.is_attached = False
@@ -135,6 +142,17 @@ class Connection:
         if mask & ~select.EPOLLOUT and not self.is_over:
             self._read(now_ns, _BYTES_PER_TURN)
 
+    def read_some(self, now_ns: int) -> None:
+        """Read for who asks now."""
+        intake = self.intake
+        if intake is None or self._has_unscanned:
+            self.handle_ready(now_ns, select.EPOLLIN)
+        elif not self.is_over:
+            stop = intake.read(True)
+            if stop is not None:
+                self.handle_stop(now_ns, stop)
+            self._peers.mark()  # others may wait for what is left over
+
     def _read(self, now_ns: int, budget: int) -> None:
         if self.intake is not None:
             self._read_short(self.intake, now_ns, budget)
@@ -170,7 +188,8 @@ class Connection:
         assert inbox is not None
         # Behind a command something may be left to scan, of which epoll says nothing.
         while (budget > 0 or self._has_unscanned) and not self.is_over and self.intake is intake:
-            if len(inbox) >= inbox.limit and budget > 1:
+            if budget > 1 and len(inbox) >= min(inbox.limit, self._read_until):
+                self._waiting, self._looked_ns = len(inbox), now_ns
                 self.is_paused = True
                 self._mask = -1  # whoever waited may have changed what is watched for
                 break
@@ -185,6 +204,23 @@ class Connection:
         if not self.is_over:
             self.flush(now_ns)
             self._peers.arm(self)
+
+    def go_on(self, now_ns: int) -> bool:
+        """Read again if the application has taken enough, or nothing for a while; else False."""
+        inbox = self._peers.inbox
+        assert inbox is not None
+        waiting = len(inbox)
+        if 2 * waiting <= min(inbox.limit, _READ_AHEAD):
+            self._read_until = _READ_AHEAD
+        elif now_ns - self._looked_ns < _IDLE_NS:
+            return False
+        elif waiting < self._waiting or waiting >= inbox.limit:
+            self._waiting, self._looked_ns = waiting, now_ns
+            return False
+        else:
+            self._read_until = waiting + _READ_AHEAD
+        self.resume(now_ns)
+        return True
 
     @property
     def _has_unscanned(self) -> bool:

@@ -15,7 +15,6 @@ from enum import Enum, auto
 from functools import partial
 from itertools import count
 from random import SystemRandom
-from select import EPOLLIN
 from sys import maxsize
 from threading import Event as Flag
 from threading import current_thread
@@ -337,7 +336,7 @@ class Peers:
         taken = inbox.get_many(limit)
         connection = self.lone_connection
         if not taken and connection is not None:
-            connection.handle_ready(monotonic_ns(), EPOLLIN)
+            connection.read_some(monotonic_ns())
             taken = inbox.get_many(limit)
         return taken
 

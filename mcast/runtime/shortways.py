@@ -113,11 +113,8 @@ class ShortWays:
         inbox = self._inbox
         assert inbox is not None
         connection.filter_arrivals(self._peers.pattern.arrival_filter)
-        if connection.is_paused:
-            if 2 * len(inbox) <= inbox.limit:
-                connection.resume(now_ns)
-            else:
-                self._peers.look_again(now_ns)  # whoever takes messages tells nobody
+        if connection.is_paused and not connection.go_on(now_ns):
+            self._peers.look_again(now_ns)  # whoever takes messages tells nobody
 
     def _may_send(self, connection: Connection, gate: StreamGate) -> bool:
         if self._peers.kind is SocketKind.PUB:

@@ -42,9 +42,8 @@ ZMQ_PYTHON = ROOT / ".venv-pyzmq/bin/python"
 
 LIMIT_S = 60.0
 HWM = 100_000
-"""Queue of every libzmq socket: measured, its default of 1,000 costs it a quarter."""
-MCAST_HWM = 10_000
-"""Of mcast's over tcp: measured, ten times as many cost it a third, as they leave the cache."""
+"""High-water mark of both ends of every contender over tcp and inproc, mcast's and everybody
+else's: measured, the default of 1,000 costs libzmq up to a quarter."""
 BUFFER_BYTES = 4 << 20
 LATENCY_ROUNDS = 20_000
 
@@ -323,8 +322,7 @@ class Pipeline:
 
     def measure(self, count: int) -> Measurement:
         url = f"tcp://127.0.0.1:{next(_ports)}"
-        hwm = MCAST_HWM if self.library == "mcast" else HWM
-        common = [url, f"--hwm={hwm}", f"--batch={self.batch}"]
+        common = [url, f"--hwm={HWM}", f"--batch={self.batch}"]
         program: Command = PIPELINE[self.library]
         push: Command = [*program, "push", *common, f"--size={self.size}", f"--count={count}"]
         subs, sent = run_throughput(
@@ -345,8 +343,11 @@ class PairLatency:
     def measure(self, count: int) -> Measurement:
         url = f"tcp://127.0.0.1:{next(_ports)}"
         program: Command = PIPELINE[self.library]
-        ping: Command = [*program, "ping", url, f"--size={self.size}", f"--count={count}"]
-        return _latency(run_latency([*program, "pong", url], ping, environment={}, limit_s=LIMIT_S))
+        common = [url, f"--hwm={HWM}"]
+        ping: Command = [*program, "ping", *common, f"--size={self.size}", f"--count={count}"]
+        return _latency(
+            run_latency([*program, "pong", *common], ping, environment={}, limit_s=LIMIT_S)
+        )
 
 
 @dataclass(slots=True, kw_only=True)
