@@ -250,6 +250,7 @@ class CaptureFile:
         self._interfaces = []
         walk = CaptureWalk(True, self._little, _EARLY_LIMIT_BYTES)
         walk.flows, walk.arrivals = self.walk.flows, self.walk.arrivals
+        walk.lines = self.walk.lines
         walk.frame_count = self.walk.frame_count
         self.walk = walk
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,15 +18,15 @@ from mcast.capture.decode import Decoder, Heard, Seen
 from mcast.capture.dissect import Transport
 from mcast.capture.fields import (
     address_text,
-    packet_fields,
     session_fields,
     stream_fields,
     summary_fields,
 )
 from mcast.capture.files import CaptureError, open_capture
+from mcast.capture.lines import PacketLines, json_line, time_text
 from mcast.capture.sessions import Session
 from mcast.cli import arguments as forms
-from mcast.cli.decode_text import packet_line, report_lines, time_text
+from mcast.cli.decode_text import report_lines
 from mcast.cli.terminal import (
     EXIT_FAILURE,
     EXIT_OK,
@@ -106,7 +106,6 @@ def run(arguments: argparse.Namespace) -> int:
             decoder = Decoder(
                 file,
                 messages=arguments.messages,
-                packets=arguments.packets,
                 pgm_ports=frozenset(arguments.port),
                 radio_ports=frozenset(arguments.radio_port),
             )
@@ -123,12 +122,18 @@ def _read(arguments: argparse.Namespace, decoder: Decoder, size_bytes: int) -> i
     lines: list[bytes] = []
     pending_bytes = 0
     bar = _Bar(size_bytes, is_quiet=arguments.quiet)
+    message_line = _json_message if arguments.json else _text_message
+    steps: Iterator[Heard | bytes | None]
+    if arguments.packets:
+        steps = decoder.steps_and_lines(PacketLines(is_json=arguments.json))
+    else:
+        steps = (step for step in decoder.steps() if not isinstance(step, Seen))
     with Stop() as stop:
-        for step in decoder.steps():
+        for step in steps:
             if step is None:
                 bar.show(decoder)
             else:
-                line = _json_line(step) if arguments.json else _text_line(step)
+                line = step if isinstance(step, bytes) else message_line(step)
                 lines.append(line)
                 pending_bytes += len(line)
                 if pending_bytes > _FLUSH_BYTES:
@@ -157,18 +162,12 @@ def _report(arguments: argparse.Namespace, decoder: Decoder) -> list[bytes]:
     found = [("stream", fields) for fields in streams]
     found += [("session", fields) for fields in sessions]
     found.append(("summary", summary))
-    return [_json({"record": kind} | fields) for kind, fields in found]
+    return [json_line({"record": kind} | fields) for kind, fields in found]
 
 
-def _json(fields: dict[str, object]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _json_line(step: Heard | Seen) -> bytes:
-    if isinstance(step, Seen):
-        return _json({"record": "packet"} | packet_fields(step))
+def _json_message(step: Heard) -> bytes:
     parts = step.message if isinstance(step.message, tuple) else (step.message,)
-    return _json(
+    return json_line(
         {
             "record": "message",
             "frame": step.frame,
@@ -186,9 +185,7 @@ def _json_part(part: bytes) -> object:
         return {"base64": base64.b64encode(part).decode("ascii")}
 
 
-def _text_line(step: Heard | Seen) -> bytes:
-    if isinstance(step, Seen):
-        return f"{packet_line(packet_fields(step))}\n".encode()
+def _text_message(step: Heard) -> bytes:
     parts = step.message if isinstance(step.message, tuple) else (step.message,)
     head = f"{step.frame}\t{time_text(step.time_ns)}\t{_origin(step)}\t"
     return head.encode() + b"\t".join(parts) + b"\n"

@@ -5,37 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["packet_line", "report_lines", "time_text"]
+from mcast.capture.lines import time_text
+
+__all__ = ["report_lines"]
 
 _SHOWN: Final = 5  # gaps, losses, repairs shown of each stream; --json has 100
 
 Fields = Mapping[str, Any]
-
-
-def time_text(time_ns: int) -> str:
-    """Seconds since 1970 with all nine digits, which a float has no room for."""
-    return f"{time_ns // 1_000_000_000}.{time_ns % 1_000_000_000:09d}"
-
-
-def packet_line(fields: Fields) -> str:
-    """One PGM packet: number, time, addresses, type, TSI, and what its type has."""
-    rest = [
-        f"{name}={fields[name]}"
-        for name in ("spm_sqn", "sqn", "trail", "lead", "path_nla", "source_nla", "group_nla")
-        if name in fields
-    ]
-    rest += [f"{name}={fields[name]}" for name in ("round", "rx_max", "bitmap") if name in fields]
-    if fields.get("nak_list"):
-        rest.append("list=" + ",".join(map(str, fields["nak_list"])))
-    if fields["tsdu_length"]:
-        rest.append(f"length={fields['tsdu_length']}")
-    rest += [option["name"] for option in fields["options"] if option["name"] != "NAK_LIST"]
-    if fields["fault"]:
-        rest.append(f"[{fields['fault']}]")
-    ends = f"{fields['source']}:{fields['source_port']} > "
-    ends += f"{fields['destination']}:{fields['destination_port']}"
-    head = f"{fields['frame']} {time_text(fields['time_ns'])} {ends}"
-    return " ".join([head, fields["type"], fields["tsi"], *rest])
 
 
 def report_lines(

@@ -15,6 +15,9 @@ cdef enum:  # as in reference_capture.py
     IP_UDP = 17
     VLAN_LIMIT = 2
     CAPTURE_KEY_BYTES = 42  # two IPv6 addresses, two ports, a GSI
+    CAPTURE_FIELD_COUNT = 10
+    NANOSECONDS_FIELD = 3
+    DIGITS_LIMIT = 20
 
 cdef long long PEAK_IVL_NS = 100_000_000
 
@@ -28,6 +31,7 @@ cdef class CaptureFlow:
     """As ``reference_capture.CaptureFlow``."""
 
     cdef public ReceiveSlots slots
+    cdef public tuple pattern
     cdef public long long byte_count
     cdef public long long first_ns
     cdef public long long last_ns
@@ -38,6 +42,7 @@ cdef class CaptureFlow:
 
     def __cinit__(self, ReceiveSlots slots not None):
         self.slots = slots
+        self.pattern = ()
         self._bucket = -1
 
     cpdef heard(self, long long time_ns, long long size_bytes):
@@ -73,6 +78,7 @@ cdef class CaptureWalk:
 
     cdef public dict flows
     cdef public list arrivals
+    cdef public bytearray lines
     cdef public long long frame_count
     cdef public long long stored_bytes_limit
     cdef list _interfaces
@@ -251,4 +257,52 @@ cdef class CaptureWalk:
             )
         self.frame_count += 1
         flow.heard(record.time_ns, record.length)
+        if self.lines is not None:
+            self._print(flow, record)
         return True
+
+    cdef int _print(self, CaptureFlow flow, CaptureRecord *record) except -1:
+        cdef const uint8_t *pgm = record.udp + 8
+        cdef long long values[CAPTURE_FIELD_COUNT]
+        cdef uint8_t digits[DIGITS_LIMIT]
+        cdef bytearray lines = self.lines
+        cdef bytes literal
+        cdef long long place
+        cdef Py_ssize_t first, length, size
+        cdef char *to
+        values[:] = [
+            self.frame_count,
+            record.time_ns,
+            record.time_ns // 1_000_000_000,
+            record.time_ns % 1_000_000_000,
+            mcast_get16(record.udp),
+            (record.addresses - (4 if record.address_bytes == 8 else 1))[0],
+            mcast_get16(pgm + 6),
+            mcast_get16(pgm + 14),
+            mcast_get32(pgm + 16),
+            mcast_get32(pgm + 20),
+        ]
+        for literal, place in flow.pattern:
+            first = DIGITS_LIMIT
+            if place >= CAPTURE_FIELD_COUNT:
+                raise IndexError("tuple index out of range")
+            if place >= 0:
+                first = _decimal(values[place], 9 if place == NANOSECONDS_FIELD else 1, digits)
+            length = PyBytes_GET_SIZE(literal)
+            size = PyByteArray_GET_SIZE(lines)
+            PyByteArray_Resize(lines, size + length + DIGITS_LIMIT - first)
+            to = PyByteArray_AS_STRING(lines) + size
+            memcpy(to, PyBytes_AS_STRING(literal), length)
+            memcpy(to + length, digits + first, DIGITS_LIMIT - first)
+        return 0
+
+
+cdef inline Py_ssize_t _decimal(long long value, int least, uint8_t *digits) noexcept:
+    """Where the digits of a value of 0 or more begin; they end with the array."""
+    cdef Py_ssize_t at = DIGITS_LIMIT
+    while value or least > 0:
+        at -= 1
+        digits[at] = <uint8_t>(48 + value % 10)
+        value = value // 10
+        least -= 1
+    return at

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mcast.kernel.reference_capture import CaptureFlow, CaptureWalk
+from mcast.kernel.reference_capture import CAPTURE_FIELDS, CaptureFlow, CaptureWalk
 from mcast.kernel.reference_flow import Stop, StreamGate, StreamIntake
 from mcast.kernel.reference_frames import (
     Buffer,
@@ -43,6 +43,7 @@ from mcast.kernel.reference_sum import checksum, checksum_ok
 from mcast.kernel.reference_zmtp import FrameError, FrameScanner, encode_messages
 
 __all__ = [
+    "CAPTURE_FIELDS",
     "Baton",
     "Buffer",
     "CaptureFlow",

@@ -14,7 +14,23 @@ from mcast.kernel.reference_frames import Buffer, Message
 if TYPE_CHECKING:
     from mcast.kernel.reference_receive import ReceiveSlots
 
-__all__ = ["CaptureFlow", "CaptureWalk"]
+__all__ = ["CAPTURE_FIELDS", "CaptureFlow", "CaptureWalk"]
+
+CAPTURE_FIELDS = (
+    "frame",
+    "time_ns",
+    "seconds",
+    "nanoseconds",
+    "source_port",
+    "hops",
+    "checksum",
+    "tsdu_length",
+    "sqn",
+    "trail",
+)
+"""What differs between the plain ODATA of a flow, and ``CaptureFlow.pattern`` has the places of.
+``seconds`` and ``nanoseconds``, the latter in nine digits, are the parts of ``time_ns``; and
+``source_port`` is UDP's."""
 
 _SQN_MASK = 0xFFFF_FFFF
 _ODATA = 0x04
@@ -38,6 +54,7 @@ class CaptureFlow:
         "first_ns",
         "last_ns",
         "packet_count",
+        "pattern",
         "peak_bytes",
         "slots",
     )
@@ -45,6 +62,9 @@ class CaptureFlow:
     def __init__(self, slots: ReceiveSlots) -> None:
         self.slots = slots
         """The window; the caller changes it as a receiver would."""
+        self.pattern: tuple[tuple[bytes, int], ...] = ()
+        """A line about a packet: bytes, and the place in ``CAPTURE_FIELDS`` of the number behind
+        them, or -1."""
         self.packet_count = 0
         """Packets that ``heard`` was told of, those that ``CaptureWalk`` took among them."""
         self.byte_count = 0
@@ -87,6 +107,7 @@ class CaptureWalk:
         "arrivals",
         "flows",
         "frame_count",
+        "lines",
         "stored_bytes_limit",
     )
 
@@ -98,6 +119,8 @@ class CaptureWalk:
         self.arrivals: list[tuple[CaptureFlow, int, int, int, list[Message]]] | None = None
         """Flow, time, frame, sequence number and messages of packets that completed any; or
         None: nobody wants them."""
+        self.lines: bytearray | None = None
+        """A line for each packet taken, by its flow's pattern; or None: nobody wants them."""
         self.frame_count = 0
         """Records taken; the caller adds those that it takes itself."""
         self.stored_bytes_limit = stored_bytes_limit
@@ -228,4 +251,35 @@ class CaptureWalk:
             self.arrivals.append((flow, time_ns, self.frame_count + 1, sqn, messages))
         self.frame_count += 1
         flow.heard(time_ns, len(packet))
+        if self.lines is not None:
+            self._print(flow, time_ns, packet, addresses, size, udp)
         return True
+
+    def _print(
+        self,
+        flow: CaptureFlow,
+        time_ns: int,
+        packet: memoryview,
+        addresses: int,
+        size: int,
+        udp: int,
+    ) -> None:
+        assert self.lines is not None
+        pgm = packet[udp + 8 :]
+        hops = packet[addresses - 4] if size == 8 else packet[addresses - 1]
+        values = (
+            b"%d" % self.frame_count,
+            b"%d" % time_ns,
+            b"%d" % (time_ns // 1_000_000_000),
+            b"%09d" % (time_ns % 1_000_000_000),
+            b"%d" % int.from_bytes(packet[udp : udp + 2], "big"),
+            b"%d" % hops,
+            b"%d" % int.from_bytes(pgm[6:8], "big"),
+            b"%d" % int.from_bytes(pgm[14:16], "big"),
+            b"%d" % int.from_bytes(pgm[16:20], "big"),
+            b"%d" % int.from_bytes(pgm[20:24], "big"),
+        )
+        for literal, place in flow.pattern:
+            self.lines += literal
+            if place >= 0:
+                self.lines += values[place]

@@ -129,11 +129,11 @@ def test_newest_complete_result_counts_and_a_quick_one_last(tmp_path: Path) -> N
         (tmp_path / name).write_text(json.dumps(kept))
 
     assert report.newest_result(tmp_path) is None
-    keep("a.json", "2026-01-09", is_quick=True)
+    keep("1a.json", "2026-01-09", is_quick=True)
     assert report.newest_result(tmp_path)["machine"]["date"] == "2026-01-09"
-    keep("b.json", "2026-01-01")
-    keep("c.json", "2026-01-03")
-    keep("d.json", "2026-01-05", is_complete=False)
+    keep("1b.json", "2026-01-01")
+    keep("1c.json", "2026-01-03")
+    keep("1d.json", "2026-01-05", is_complete=False)
     assert report.newest_result(tmp_path)["machine"]["date"] == "2026-01-03"
 
 
@@ -146,8 +146,9 @@ def test_performance_page_shows_the_newest_result() -> None:
         assert report.updated(page, newest) == page, "run tools/bench/report"
 
 
-def test_a_result_of_endurance_is_none_of_the_comparison(tmp_path: Path) -> None:
+def test_a_result_of_another_tool_is_none_of_the_comparison(tmp_path: Path) -> None:
     (tmp_path / "endurance-1.json").write_text("{}")
+    (tmp_path / "decode-1.json").write_text("{}")
     assert report.newest_result(tmp_path) is None
 
 
@@ -233,6 +234,27 @@ def test_gaps_are_found_where_they_are_also_when_numbers_have_come_round() -> No
 
 def test_events_that_nobody_could_take_are_a_fault() -> None:
     assert lossy_run(gaps=[], losses=[], events_dropped=1) == ["1 events dropped"]
+
+
+@pytest.mark.interop("tshark")
+@pytest.mark.slow
+def test_decode_and_tshark_find_the_same_in_a_made_capture(tmp_path: Path) -> None:
+    output = tmp_path / "result.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "decode_bench.py", "--quick", "--pairs", "1", "--output", output],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert output.is_file(), done.stderr
+    found = json.loads(output.read_text())
+    assert [row["way"] for row in found["compared"]] == [
+        row["way"] for row in found["large"]["runs"]
+    ]
+    types = found["small"]["types"]
+    assert all(types[kind] for kind in ("ODATA", "RDATA", "SPM", "NAK", "NCF"))
+    assert all(run["is_reached"] for run in found["large"]["runs"])  # memory; speed is no test's
 
 
 @pytest.mark.slow

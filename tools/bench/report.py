@@ -38,7 +38,7 @@ _VERDICTS: Final = {True: "reached", False: "**not reached**", None: "reported"}
 
 def newest_result(folder: Path = RESULTS) -> dict[str, Any] | None:
     """The result to show, or None if there is none."""
-    paths = [path for path in folder.glob("*.json") if not path.name.startswith("endurance-")]
+    paths = folder.glob("[0-9]*.json")  # those of other tools begin with a word
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     complete = [result for result in found if result["is_complete"]]
     return max(

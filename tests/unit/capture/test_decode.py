@@ -13,7 +13,9 @@ from mcast.capture import streams
 from mcast.capture.decode import Decoder, Heard, Seen
 from mcast.capture.fields import packet_fields, session_fields, stream_fields, summary_fields
 from mcast.capture.files import CaptureFile
+from mcast.capture.lines import PacketLines
 from mcast.capture.streams import PgmStream
+from mcast.capture.write import datagram_packet
 from mcast.kernel import Message
 from mcast.pgm.packet import build_nak, build_ncf, build_spm
 from tests import tshark
@@ -159,6 +161,29 @@ def test_report_is_the_same_with_and_without_what_is_printed_on_the_way() -> Non
                 del fields["trail"]  # the kernel does not look at it while nothing is missing
             reports.append((report, summary_fields(decoder)))
         assert reports[0] == reports[1], path.stem
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_packets_are_the_same_lines_whoever_writes_them(is_json: bool) -> None:
+    """The kernel writes those of plain data, unless messages are wanted between them."""
+    texts = [path.read_bytes() for path in ALL]
+    numbers = [0, 2, 3, 1, *range(4, 40)]
+    for packet in (data, lambda sqn: udp6(data_packet(sqn, tsdu(b"six"), tsi=TSI, dport=PORT))):
+        texts.append(pcap([(START_NS + sqn, packet(sqn)) for sqn in numbers]))
+        texts.append(pcapng([(START_NS + sqn, packet(sqn)) for sqn in numbers]) * 2)
+    for text in texts:
+        written = []
+        for messages in (False, True):
+            decoder = Decoder(opened(text), messages=messages)
+            steps = decoder.steps_and_lines(PacketLines(is_json=is_json))
+            written.append(b"".join(step for step in steps if isinstance(step, bytes)))
+        decoder = Decoder(opened(text), packets=True)
+        seen = [step for step in decoder.steps() if isinstance(step, Seen)]
+        assert written[0] == written[1] == b"".join(map(PacketLines(is_json=is_json).line, seen))
+
+
+def udp6(payload: bytes) -> bytes:
+    return datagram_packet(bytes(15) + b"\1", b"\xff\x08" + bytes(14), 40000, PORT, payload, 7)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ def walked(kernel: ModuleType, data: bytes, *, is_ng: bool, start: int, link: in
     walk.add_interface(link, 1)
     walk.flows[SOURCE + GROUP + PORT.to_bytes(2, "big") + TSI[6:] + TSI[:6]] = flow
     walk.arrivals = []
+    walk.lines = bytearray()
+    flow.pattern = (*((b"|", place) for place in range(len(reference.CAPTURE_FIELDS))), (b"\n", -1))
     stops = []
     for _ in range(3):
         start = walk.walk(data, start)
@@ -48,7 +50,7 @@ def walked(kernel: ModuleType, data: bytes, *, is_ng: bool, start: int, link: in
         (slots.next, slots.lead, slots.stored_bytes, slots.stored_count, slots.packet_count),
     ]
     arrivals = [row[1:] for row in walk.arrivals]
-    return stops, walk.frame_count, facts, arrivals
+    return stops, walk.frame_count, facts, arrivals, bytes(walk.lines)
 
 
 def both(data: bytes, *, is_ng: bool = False, start: int = 24, link: int = 101) -> tuple[int, int]:
@@ -106,6 +108,21 @@ def test_links_are_known(link: int, head: object) -> None:
 def test_walk_stops_in_front_of_what_needs_thought(odd: bytes) -> None:
     data = pcap(times([udp(packet(0)), odd, udp(packet(1))]))
     assert both(data) == (1, 24 + 16 + len(udp(packet(0))))
+
+
+def test_pattern_with_a_place_that_is_none_is_refused() -> None:
+    for kernel in (reference, NATIVE or reference):
+        flow = kernel.CaptureFlow(
+            kernel.ReceiveSlots(TSI, PORT, kernel.FrameDecoder(kernel.TopicFilter(), 9, 9), 0)
+        )
+        flow.pattern = ((b"", len(reference.CAPTURE_FIELDS)),)
+        walk = kernel.CaptureWalk(False, True, 10_000)
+        walk.add_interface(101, 1)
+        walk.flows[SOURCE + GROUP + PORT.to_bytes(2, "big") + TSI[6:] + TSI[:6]] = flow
+        walk.lines = bytearray()
+        flow.slots.absorb(packet(0), 0, 1 << 16, [])
+        with pytest.raises(IndexError):
+            walk.walk(pcap(times([udp(packet(1))])), 24)
 
 
 record_bytes = st.one_of(
