@@ -13,6 +13,7 @@ import select
 import shutil
 import socket
 import subprocess
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -421,6 +422,12 @@ def two_cards(namespace: Callable[[str], None]) -> Callable[[str], None]:
         namespace(f"ip -6 address add fd00:{77 + number}::1/64 dev card{number} nodad")
         namespace(f"ip link set plug{number} up")
         namespace(f"ip link set card{number} up")
+    # the kernel adds the IPv6 routes a moment later, when it has noticed the carrier
+    command = "ip -6 route show table local type multicast".split()
+    deadline = time.monotonic() + 5
+    while subprocess.check_output(command).count(b"ff00::/8 dev card") < 2:
+        assert time.monotonic() < deadline, "no multicast routes"
+        time.sleep(0.01)
     return namespace
 
 
