@@ -423,7 +423,7 @@ def two_cards(namespace: Callable[[str], None]) -> Callable[[str], None]:
         namespace(f"ip link set plug{number} up")
         namespace(f"ip link set card{number} up")
     # the kernel adds the IPv6 routes a moment later, when it has noticed the carrier
-    command = "ip -6 route show table local type multicast".split()
+    command = ["ip", "-6", "route", "show", "table", "local", "type", "multicast"]
     deadline = time.monotonic() + 5
     while subprocess.check_output(command).count(b"ff00::/8 dev card") < 2:
         assert time.monotonic() < deadline, "no multicast routes"
