@@ -8,6 +8,7 @@ something was lost or a criterion was not met, 2 when it could not be done, 3 fo
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"{name}: error: {error}")
             return EXIT_ARGUMENTS
         except (mcast.Error, OSError) as error:
-            say(f"{name}: error: {error}")
+            say(f"{name}: error: {_reason(error)}")
             return EXIT_FAILURE
         except KeyboardInterrupt:
             return EXIT_UNMET
@@ -121,6 +122,24 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
+def _reason(error: Exception) -> str:
+    """What went wrong in words: the system's own errors as ``FILE: No such file or directory``."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
+
+
+class _Lowercase(logging.Formatter):
+    """The log's lines as the commands' own: ``mcast pub: warning: ...``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: %(level)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.level = record.levelname.lower()
+        return super().format(record)
+
+
 def _report_warnings(name: str) -> None:
     """Show what the library warns of, each as one line."""
 
@@ -133,5 +152,5 @@ def _report_warnings(name: str) -> None:
     log = logging.getLogger("mcast")
     if not log.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("mcast: %(levelname)s: %(message)s"))
+        handler.setFormatter(_Lowercase(name))
         log.addHandler(handler)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -54,9 +55,18 @@ class ArgumentParser(argparse.ArgumentParser):
             allow_abbrev=False,  # an abbreviation that works today is ambiguous tomorrow
         )
 
+    def parse_known_args(  # type: ignore[override]  # argparse overloads it for any namespace
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's; what is left over is told by the command that it was given to."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is; ends with SystemExit(3)."""
-        self.exit(EXIT_ARGUMENTS, f"{self.prog}: error: {message}\n(see {self.prog} --help)\n")
+        self.exit(EXIT_ARGUMENTS, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def bits_per_second(text: str) -> float:
@@ -137,6 +147,8 @@ def _value(name: str, text: str, hint: object) -> OptionValue:
         return None
     if str in kinds:
         return text
+    if bytes in kinds:
+        return os.fsencode(text)
     if bool in kinds:
         word = _WORDS.get(text.lower())
         if word is None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import mcast
 from mcast.cli import arguments as forms
-from mcast.cli.kinds import open_socket
-from mcast.cli.terminal import EXIT_OK, EXIT_UNMET, TURN_S, Stop, say
+from mcast.cli.kinds import add_socket_arguments, open_socket, socket_options_of
+from mcast.cli.terminal import EXIT_OK, EXIT_UNMET, TURN_S, Stop, counted, say
 from mcast.errors import Again
 from mcast.runtime.deadline import Deadline
 
@@ -68,7 +68,7 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
         "--timeout", metavar="S", type=forms.seconds, help="end after S seconds in all"
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no greeting and no summary")
-    forms.add_option_argument(parser)
+    add_socket_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -79,12 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
     """
     answered = 0
     with Stop() as stop, mcast.Context() as context:
-        rep = open_socket(context, mcast.REP, arguments, forms.socket_options(arguments.option))
+        rep, connections = open_socket(context, mcast.REP, arguments, socket_options_of(arguments))
         if not arguments.quiet:
-            say(f"mcast rep: joined {rep.last_endpoint}")
+            connections.greet(rep)
         deadline = Deadline(arguments.timeout)
         while not (stop.is_asked or deadline.has_passed or answered == arguments.count):
             left_s = deadline.left
+            connections.tell(quiet=arguments.quiet)
             try:
                 request = rep.recv_multipart(
                     timeout=TURN_S if left_s is None else min(TURN_S, left_s)
@@ -94,9 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
             rep.send_multipart(_reply(arguments, request))
             answered += 1
     if not arguments.quiet:
-        say(f"mcast rep: {answered:,} requests answered")
+        say(f"mcast rep: {counted(answered, 'request')} answered")
     if arguments.count is not None and answered < arguments.count:
-        say(f"mcast rep: {answered:,} of {arguments.count:,} requests came")
+        say(f"mcast rep: {answered:,} of {counted(arguments.count, 'request')} came")
         return EXIT_UNMET
     return EXIT_OK
 

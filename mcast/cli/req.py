@@ -7,14 +7,20 @@ each reply before the next request.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import mcast
 from mcast.cli import arguments as forms
-from mcast.cli.kinds import open_socket
-from mcast.cli.pub import lines_of_stdin
+from mcast.cli.kinds import (
+    add_bind_argument,
+    add_socket_arguments,
+    open_socket,
+    socket_options_of,
+)
+from mcast.cli.lines import lines_of_stdin
 from mcast.cli.sub import as_json, as_text
-from mcast.cli.terminal import EXIT_OK, EXIT_UNMET, TURN_S, Output, Stop, Stopwatch, say
+from mcast.cli.terminal import EXIT_OK, EXIT_UNMET, TURN_S, Output, Stop, Stopwatch, counted, say
 from mcast.errors import Again
 from mcast.options import SocketOptions
 from mcast.runtime.deadline import Deadline
@@ -45,9 +51,7 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument("url", metavar="URL", help="such as tcp://10.0.0.5:5555")
-    parser.add_argument(
-        "--bind", action="store_true", help="wait for connections at the URL instead of making one"
-    )
+    add_bind_argument(parser)
     parser.add_argument(
         "--timeout",
         metavar="S",
@@ -57,7 +61,7 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
     )
     parser.add_argument("--json", action="store_true", help="a JSON object for each reply")
     parser.add_argument("-q", "--quiet", action="store_true", help="no summary")
-    forms.add_option_argument(parser)
+    add_socket_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -67,27 +71,32 @@ def run(arguments: argparse.Namespace) -> int:
     Raises: EndpointError, OptionError, TransportError, MessageTooLongError.
     """
     output = Output()
-    options = forms.socket_options(arguments.option)
+    options = socket_options_of(arguments)
     options.setdefault("linger", 0.0)
     limit = SocketOptions().with_changes(options).max_msg_size
     line_of = as_json if arguments.json else as_text
     asked = answered = 0
     with Stop() as stop, mcast.Context() as context:
-        req = open_socket(context, mcast.REQ, arguments, options)
+        req, connections = open_socket(context, mcast.REQ, arguments, options)
         watch = Stopwatch()
+
+        def look() -> None:
+            connections.tell(quiet=arguments.quiet)
+
         for batch in lines_of_stdin(stop, limit):
             for line in batch:
                 asked += 1
-                reply = _ask(req, line, Deadline(arguments.timeout), stop)
+                reply = _ask(req, line, Deadline(arguments.timeout), stop, look)
                 if reply is None:
                     break
                 answered += 1
                 output.write(line_of(reply))
             if answered < asked or output.is_closed:
                 break
+        look()
         elapsed_s = watch.elapsed_s
     if not arguments.quiet:
-        say(f"mcast req: {answered:,} of {asked:,} requests answered in {elapsed_s:.2f} s")
+        say(f"mcast req: {answered:,} of {counted(asked, 'request')} answered in {elapsed_s:.2f} s")
     if answered < asked:
         why = "ended by a signal" if stop.is_asked else f"no reply within {arguments.timeout:g} s"
         say(f"mcast req: {why}")
@@ -95,7 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _ask(req: mcast.Socket, request: bytes, deadline: Deadline, stop: Stop) -> list[bytes] | None:
+def _ask(
+    req: mcast.Socket, request: bytes, deadline: Deadline, stop: Stop, look: Callable[[], None]
+) -> list[bytes] | None:
     """The parts of the reply, or None when the time ran out or a signal came."""
     is_sent = False
     while not (stop.is_asked or deadline.has_passed):
@@ -106,5 +117,5 @@ def _ask(req: mcast.Socket, request: bytes, deadline: Deadline, stop: Stop) -> l
                 is_sent = True
             return req.recv_multipart(timeout=wait_s)
         except Again:
-            continue
+            look()
     return None

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from mcast.cli.pub import split_lines
+from mcast.cli.lines import split_lines
 from mcast.cli.terminal import TURN_S, Stop
 from mcast.errors import MessageTooLongError
 from mcast.raw import Pace, Sender, number_into

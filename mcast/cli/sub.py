@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 import mcast
 from mcast.cli import arguments as forms
-from mcast.cli.kinds import RECEIVERS, add_type_arguments, open_socket
+from mcast.cli.connections import Connections
+from mcast.cli.kinds import (
+    RECEIVERS,
+    URL_HELP,
+    add_socket_arguments,
+    add_type_arguments,
+    open_socket,
+    socket_options_of,
+)
 from mcast.cli.terminal import (
     EXIT_OK,
     EXIT_UNMET,
@@ -24,6 +32,7 @@ from mcast.cli.terminal import (
     Progress,
     Stop,
     Stopwatch,
+    counted,
     say,
 )
 from mcast.errors import Again, LossError
@@ -39,8 +48,9 @@ __all__ = ["add_parser", "as_json", "as_text", "event_json", "event_text", "run"
 _BATCH_COUNT: Final = 1000
 
 _EPILOG = """\
-Each message is a line: its bytes and a newline, the parts of a multipart message joined by tabs.
-With --json it is {"parts": ["AAPL", "189.20"]}, where a part that is not UTF-8 is {"base64": ...}.
+Each message is a line: its bytes and a newline, the parts of a multipart message joined by tabs;
+of a dish the first part is the group, of a router the peer's name. With --json a message is
+{"parts": ["AAPL", "189.20"]}, where a part that is not UTF-8 is {"base64": ...}.
 
 exit status: 0; 1 when something was lost, or --count messages did not come; 2 when the system
 refuses; 3 for bad arguments
@@ -51,7 +61,8 @@ examples:
   mcast sub "epgm://eth0;239.192.1.1:5555" --count 100 --timeout 10 >first-100.txt
   mcast sub "epgm://lo;239.192.1.1:5555" --events -o drop_rate=0.05 -o drop_seed=1
   mcast sub tcp://10.0.0.5:5555 --topic AAPL
-  mcast sub "tcp://*:5556" --type pull --bind >all-lines.txt
+  mcast sub "tcp://*:5556" --type pull --bind --curve-key server.key_secret >all-lines.txt
+  mcast sub "udp://eth0;239.192.1.1:5557" --type dish --topic weather
 """
 
 
@@ -63,9 +74,7 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
         description="Write the messages of a group, or of another socket, to stdout.",
         epilog=_EPILOG,
     )
-    parser.add_argument(
-        "url", metavar="URL", help="such as epgm://eth0;239.192.1.1:5555 or tcp://10.0.0.5:5555"
-    )
+    parser.add_argument("url", metavar="URL", help=URL_HELP)
     add_type_arguments(parser, RECEIVERS, "sub")
     parser.add_argument(
         "--topic",
@@ -84,10 +93,10 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
     parser.add_argument(
         "--events",
         action="store_true",
-        help="losses and publishers that come and go, on stderr (JSON with --json)",
+        help="losses, publishers and peers that come and go, on stderr (JSON with --json)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary")
-    forms.add_option_argument(parser)
+    add_socket_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -102,11 +111,12 @@ def run(arguments: argparse.Namespace) -> int:
     losses = _Losses()
     received = byte_total = 0
     with Stop() as stop, mcast.Context() as context:
-        options = forms.socket_options(arguments.option)
+        options = socket_options_of(arguments)
         kind = RECEIVERS[arguments.type]
-        sub = open_socket(context, kind, arguments, options, map(os.fsencode, arguments.topic))
+        topics = map(os.fsencode, arguments.topic)
+        sub, connections = open_socket(context, kind, arguments, options, topics)
         if not arguments.quiet:
-            say(f"mcast sub: joined {sub.last_endpoint}")
+            connections.greet(sub)
         watch = Stopwatch()
         deadline = Deadline(arguments.timeout)
         progress = Progress(quiet=arguments.quiet or arguments.json)
@@ -120,20 +130,25 @@ def run(arguments: argparse.Namespace) -> int:
             received += len(batch)
             byte_total += sum(sum(map(len, parts)) for parts in batch)
             _take_events(sub, losses, arguments)
+            connections.tell(quiet=arguments.quiet, all_peers=arguments.events)
             if progress.is_due(received):
-                _show_progress(received, watch.elapsed_s, sub.stats(), losses)
+                _show_progress(received, watch.elapsed_s, sub.stats(), losses, connections)
             if received == arguments.count:
                 break
         _take_events(sub, losses, arguments)
+        connections.tell(quiet=arguments.quiet, all_peers=arguments.events)
         elapsed_s = watch.elapsed_s
         stats = sub.stats()
+        losses.datagram_count = int(stats.get("datagrams_lost", 0))
     if not arguments.quiet:
-        show = _show_summary_json if arguments.json else _show_summary
-        show(received, byte_total, elapsed_s, stats, losses)
+        if arguments.json:
+            _show_summary_json(received, byte_total, elapsed_s, stats, losses)
+        else:
+            _show_summary(received, byte_total, elapsed_s, stats, losses, connections)
     if arguments.count is not None and received < arguments.count:
-        say(f"mcast sub: {received:,} of {arguments.count:,} messages came")
+        say(f"mcast sub: {received:,} of {counted(arguments.count, 'message')} came")
         return EXIT_UNMET
-    return EXIT_UNMET if losses.event_count else EXIT_OK
+    return EXIT_UNMET if losses else EXIT_OK
 
 
 def as_text(parts: Sequence[bytes]) -> bytes:
@@ -149,10 +164,10 @@ def as_json(parts: Sequence[bytes]) -> bytes:
 def event_text(event: Event) -> str:
     """One line of words."""
     if isinstance(event, Lost):
-        unit = "messages" if event.reason.counts_messages else "packets"
+        unit = "message" if event.reason.counts_messages else "packet"
         return (
-            f"lost {event.count:,} {unit} of {event.tsi}, packets {event.first} to {event.last}:"
-            f" {event.reason.value}"
+            f"lost {counted(event.count, unit)} of {event.tsi}, packets {event.first} to"
+            f" {event.last}: {event.reason.value}"
         )
     if isinstance(event, mcast.PeerJoined):
         return f"{event.tsi} joined at {event.address}, from packet {event.first}"
@@ -175,6 +190,8 @@ class _Losses:
         self.packet_count = 0
         self.refused_count = 0
         """Messages that came while stdout's reader was too slow, or that no limit allowed."""
+        self.datagram_count = 0
+        """Datagrams of udp:// for which the system had no room."""
 
     def add(self, lost: Lost) -> None:
         self.event_count += 1
@@ -183,13 +200,22 @@ class _Losses:
         else:
             self.packet_count += lost.count
 
+    def __bool__(self) -> bool:
+        return bool(self.event_count or self.datagram_count)
+
     def __str__(self) -> str:
-        if not self.event_count:
+        if not self:
             return "nothing lost"
-        text = f"LOST {self.packet_count:,} packets"
+        found = []
+        if self.event_count:
+            found.append(counted(self.packet_count, "packet"))
         if self.refused_count:
-            text += f" and {self.refused_count:,} messages that came faster than stdout took them"
-        return text
+            found.append(
+                f"{counted(self.refused_count, 'message')} that came faster than stdout took them"
+            )
+        if self.datagram_count:
+            found.append(f"{counted(self.datagram_count, 'datagram')} that found no room")
+        return "LOST " + " and ".join(found)
 
 
 def _receive(sub: mcast.Socket, wanted: int, deadline: Deadline) -> list[list[bytes]]:
@@ -214,24 +240,35 @@ def _take_events(sub: mcast.Socket, losses: _Losses, arguments: argparse.Namespa
             say(event_json(event) if arguments.json else f"mcast sub: {event_text(event)}")
 
 
-def _show_progress(received: int, elapsed_s: float, stats: Snapshot, losses: _Losses) -> None:
-    say(
-        f"mcast sub: {received:,} messages ({received / max(elapsed_s, 1e-9):,.0f}/s),"
-        f" {stats.get('repaired', 0):,} packets repaired, {losses}"
-    )
+def _show_progress(
+    received: int, elapsed_s: float, stats: Snapshot, losses: _Losses, connections: Connections
+) -> None:
+    rate = received / max(elapsed_s, 1e-9)
+    tail = ""
+    if connections.is_group:
+        tail = f", {counted(int(stats['repaired']), 'packet')} repaired, {losses}"
+    say(f"mcast sub: {counted(received, 'message')} ({rate:,.0f}/s){tail}")
 
 
 def _show_summary(
-    received: int, byte_total: int, elapsed_s: float, stats: Snapshot, losses: _Losses
+    received: int,
+    byte_total: int,
+    elapsed_s: float,
+    stats: Snapshot,
+    losses: _Losses,
+    connections: Connections,
 ) -> None:
-    repaired = f"{stats.get('repaired', 0):,} packets repaired"
-    if stats.get("repaired"):
-        repaired += (
-            f" (p50 {stats['repair_p50_s'] * 1e3:.1f} ms, p99 {stats['repair_p99_s'] * 1e3:.0f} ms)"
-        )
+    tail = ""
+    if connections.is_group:
+        tail = f"; {counted(int(stats['repaired']), 'packet')} repaired"
+        if stats["repaired"]:
+            p50_ms, p99_ms = stats["repair_p50_s"] * 1e3, stats["repair_p99_s"] * 1e3
+            tail += f" (p50 {p50_ms:.1f} ms, p99 {p99_ms:.0f} ms)"
+    if connections.is_group or losses:
+        tail += f", {losses}"
     say(
-        f"mcast sub: {received:,} messages, {byte_total:,} bytes in {elapsed_s:.2f} s;"
-        f" {repaired}, {losses}"
+        f"mcast sub: {counted(received, 'message')}, {counted(byte_total, 'byte')} in"
+        f" {elapsed_s:.2f} s{tail}"
     )
 
 
@@ -244,6 +281,7 @@ def _show_summary_json(
         "seconds": round(elapsed_s, 3),
         "lost_packets": losses.packet_count,
         "refused_messages": losses.refused_count,
+        "lost_datagrams": losses.datagram_count,
         "counters": stats,
     }
     say(json.dumps({"event": "Summary", **summary}))

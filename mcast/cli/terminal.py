@@ -25,6 +25,7 @@ __all__ = [
     "Progress",
     "Stop",
     "Stopwatch",
+    "counted",
     "say",
 ]
 
@@ -53,6 +54,11 @@ def say(text: str) -> None:
         sys.stderr.flush()
     except (OSError, ValueError):
         return
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 message``, ``2,000 messages``."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
 
 
 class Stopwatch:

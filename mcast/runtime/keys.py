@@ -11,7 +11,7 @@ from mcast.zmtp import boxes
 from mcast.zmtp.options import curve_key
 from mcast.zmtp.z85 import z85_encode
 
-__all__ = ["curve_keypair", "curve_public"]
+__all__ = ["curve_key", "curve_keypair", "curve_public"]
 
 
 def curve_keypair() -> tuple[str, str]:

@@ -119,6 +119,8 @@ class Peers:
         self.accepts_failed = 0
         self.datagrams_lost = 0
         self.datagrams_malformed = 0
+        self.unsent_count = 0
+        """Messages that closing gave up; whole ones, or 1 for what a peer took half of."""
         self.closed = Flag()
         """Set when nothing of it is left in the loop."""
         self.error: TransportError | None = None
@@ -820,8 +822,12 @@ class Peers:
             else:
                 pipe.hang_up()
         if not waits:
-            if over and any(not pipe.is_drained for pipe in self._pipes.values()):
-                self.warn("closed with messages unsent: its linger ran out")
+            left = [pipe for pipe in self._pipes.values() if not pipe.is_drained] if over else []
+            if left:
+                # What a writer has begun is no message of the pattern any more.
+                queued = sum(self.pattern.queued_for(pipe.number) for pipe in left)
+                self.unsent_count = max(1, queued)
+                self.warn(f"closed with messages unsent: {self.unsent_count:,}; its linger ran out")
             self._finish()
 
     def _finish(self) -> None:

@@ -434,6 +434,12 @@ class Socket(OptionAttributes):
         """The endpoints at work, and those that are leaving."""
         return [*self._links.values(), *self._leaving]
 
+    @property
+    def unsent_count(self) -> int:
+        """Messages that were given up because the linger ran out; known once ``finished``."""
+        unsent = sum(int(link.stats()["messages_unsent"]) for link in self.links)
+        return unsent + (0 if self._peers is None else self._peers.unsent_count)
+
     def close(self, linger: float | None = None) -> None:
         """Stop using the socket, at once. What was sent leaves within ``linger`` seconds.
 

@@ -32,7 +32,7 @@ class Subscriber:
             self.process = subprocess.Popen(
                 [*MCAST, self.command, *arguments], stdout=out, stderr=err
             )
-        self.wait_for(f"mcast {self.command}: joined")
+        self.wait_for(f"mcast {self.command}: joined", f"mcast {self.command}: listening at")
 
     @property
     def stdout(self) -> bytes:
@@ -42,12 +42,12 @@ class Subscriber:
     def stderr(self) -> str:
         return self._err.read_text()
 
-    def wait_for(self, text: str) -> None:
-        """Until ``text`` is on stdout or stderr."""
+    def wait_for(self, *texts: str) -> None:
+        """Until one of ``texts`` is on stdout or stderr."""
         deadline = time.monotonic() + LIMIT_S
-        while text not in self.stderr and text.encode() not in self.stdout:
+        while not any(text in self.stderr or text.encode() in self.stdout for text in texts):
             assert self.process.poll() is None, self.stderr
-            assert time.monotonic() < deadline, f"no {text!r}: {self.stdout!r} {self.stderr}"
+            assert time.monotonic() < deadline, f"no {texts!r}: {self.stdout!r} {self.stderr}"
             time.sleep(POLL_S)
 
     def status(self) -> int:
@@ -189,7 +189,7 @@ def test_signal_ends_a_subscriber_in_order(
     sub.wait_for("x\n")
     sub.process.send_signal(number)
     assert sub.status() == 0
-    assert "1 messages" in sub.stderr.splitlines()[-1]
+    assert "1 message," in sub.stderr.splitlines()[-1]
     assert "Traceback" not in sub.stderr
 
 
@@ -262,14 +262,14 @@ def test_reader_that_goes_away_ends_a_subscriber_quietly(url: str) -> None:
     assert process.wait(LIMIT_S) == 0
     said = process.stderr.read()
     process.stderr.close()
-    assert b"1 messages" in said
+    assert b"1 message," in said
     assert b"Error" not in said
 
 
 def test_messages_that_the_linger_cuts_off_end_with_status_1(url: str) -> None:
     pub = publish(url, "--count", "1000", "--size", "1000", "--rate", "1M", "--linger", "0.2")
     assert pub.returncode == 1
-    assert b"messages were not sent within --linger 0.2" in pub.stderr
+    assert b"messages not sent within --linger 0.2" in pub.stderr
 
 
 def test_line_longer_than_the_limit_is_a_failure(url: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -36,7 +38,13 @@ def mcast(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[byt
 
 @pytest.mark.parametrize(
     ("sender", "receiver"),
-    [("pub", "sub"), ("push", "pull"), ("pair", "pair"), ("dealer", "dealer")],
+    [
+        ("pub", "sub"),
+        ("xpub", "xsub"),
+        ("push", "pull"),
+        ("pair", "pair"),
+        ("dealer", "dealer"),
+    ],
 )
 @pytest.mark.parametrize("scheme", ["tcp", "ipc"])
 def test_lines_go_between_types_over_streams(
@@ -65,6 +73,133 @@ def test_radio_and_dish_carry_groups(tmp_path: Path, started: list[Subscriber]) 
     assert mcast("pub", url, "--type", "radio", "--topic", "weather", data=b"sun").returncode == 0
     assert dish.status() == 0
     assert dish.stdout == b"weather\tsun\n"
+
+
+def test_radio_and_dish_carry_groups_in_datagrams(
+    tmp_path: Path, started: list[Subscriber]
+) -> None:
+    url = f"udp://lo;239.192.1.1:{free_port()}"
+    dish = Subscriber(
+        tmp_path, url, *("--type", "dish", "--topic", "weather", "--count", "1", "--timeout", "15")
+    )
+    started.append(dish)
+    assert mcast("pub", url, "--type", "radio", "--topic", "weather", data=b"sun").returncode == 0
+    assert dish.status() == 0
+    assert dish.stdout == b"weather\tsun\n"
+
+
+@pytest.mark.slow
+def test_router_names_its_peers_and_is_sent_by_name(
+    tmp_path: Path, started: list[Subscriber]
+) -> None:
+    url = f"tcp://127.0.0.1:{free_port()}"
+    router = Subscriber(tmp_path, url, "--type", "router", "--bind", "--count", "1")
+    started.append(router)
+    assert mcast("pub", url, "--type", "dealer", "-o", "routing_id=joe", data=b"x").returncode == 0
+    assert router.status() == 0
+    assert router.stdout == b"joe\tx\n"
+    dealer = subprocess.Popen(
+        [*MCAST, "sub", url, "--type", "dealer", "-o", "routing_id=joe", "--count", "2"],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        ways = (("--topic", "joe"), b"one"), (("--multipart",), b"joe\ttwo\nann\tthree\n")
+        for status, (how, data) in enumerate(ways):
+            pub = mcast("pub", url, "--type", "router", "--bind", "--wait", "1", *how, data=data)
+            assert pub.returncode == status
+        assert b"1 message for nobody connected" in pub.stderr
+        assert dealer.communicate(timeout=LIMIT_S)[0] == b"one\ntwo\n"
+    finally:
+        dealer.kill()
+
+
+def test_xpub_says_what_is_subscribed_to(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/s"
+    sub = subprocess.Popen(
+        [*MCAST, "sub", url, "--topic", "AAPL", "--count", "1", "-q"], stdout=subprocess.PIPE
+    )
+    try:
+        pub = mcast(
+            *("pub", url, "--type", "xpub", "--bind", "--wait", "1.5"), data=b"MSFT 1\nAAPL 2\n"
+        )
+        assert b"a peer subscribed to 'AAPL'" in pub.stderr
+        assert sub.communicate(timeout=LIMIT_S)[0] == b"AAPL 2\n"
+    finally:
+        sub.kill()
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Key pairs of a server, a client that it knows and one that it doesn't; PLAIN users."""
+    pytest.importorskip("nacl")
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("server", "known", "stranger"):
+        assert mcast("keygen", "--out", f"{folder}/{name}").returncode == 0
+    for name, text in {"users": "# those let in\njoe:s3cret\n", "wrong": "joe:guess"}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("server", "friend", "stranger"),
+    [
+        (
+            ("--curve-key", "server.key_secret", "--curve-allow", "known.key"),
+            ("--curve-server-key", "server.key", "--curve-key", "known.key_secret"),
+            ("--curve-server-key", "server.key"),
+        ),
+        (("--plain-users", "users"), ("--plain-login", "users"), ("--plain-login", "wrong")),
+    ],
+    ids=["curve", "plain"],
+)
+def test_friends_are_let_in_and_strangers_told_that_they_are_not(
+    tmp_path: Path,
+    started: list[Subscriber],
+    keys: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    server: tuple[str, ...],
+    friend: tuple[str, ...],
+    stranger: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(keys)
+    url = f"ipc://{tmp_path}/s"
+    sub = Subscriber(tmp_path, url, "--type", "pull", "--bind", "--count", "1", *server)
+    started.append(sub)
+    turned_away = mcast("pub", url, "--type", "push", *stranger, data=b"let me in")
+    assert turned_away.returncode == 2
+    assert b"refuses us: it does not know this key, or this name" in turned_away.stderr
+    assert mcast("pub", url, "--type", "push", *friend, data=b"hello").returncode == 0
+    assert sub.status() == 0
+    assert sub.stdout == b"hello\n"
+    assert "we refused its key, or its name and password" in sub.stderr
+
+
+def test_what_no_peer_took_ends_with_status_1_and_is_counted(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/nobody"
+    done = mcast("pub", url, "--type", "push", "--linger", "0.2", data=b"one\ntwo\n")
+    assert done.returncode == 1
+    for words in ("cannot connect to ipc://", "nobody was connected", "2 messages not sent"):
+        assert words.encode() in done.stderr
+
+
+def test_messages_that_a_full_queue_dropped_end_with_status_1(
+    tmp_path: Path, started: list[Subscriber]
+) -> None:
+    url = f"ipc://{tmp_path}/s"
+    sub = Subscriber(tmp_path, url, "--bind", "--events")
+    started.append(sub)
+    words = ["--count", "50K", "--size", "1K", "--wait", "2", "--linger", "0", "-o", "sndhwm=10"]
+    pub = subprocess.Popen([*MCAST, "pub", url, *words], stderr=subprocess.PIPE)
+    sub.wait_for("connected to")
+    os.kill(sub.process.pid, signal.SIGSTOP)
+    try:
+        said = pub.communicate(timeout=LIMIT_S)[1]
+    finally:
+        os.kill(sub.process.pid, signal.SIGCONT)
+        pub.kill()
+    assert pub.returncode == 1
+    assert b"dropped where a peer's queue was full" in said
 
 
 def test_files_are_published_line_by_line_at_a_rate(
@@ -156,6 +291,14 @@ class Replier(Subscriber):
         (["pub", "epgm://lo;239.192.1.1:5555", "--type", "push"], 3, "carries PUB and SUB only"),
         (["sub", "tcp://127.0.0.1:1", "--type", "dish"], 3, "name them by --topic"),
         (["sub", "tcp://127.0.0.1:1", "--type", "pull", "--topic", "x"], 3, "--topic is for"),
+        (["pub", "tcp://127.0.0.1:1", "--type", "router"], 3, "name it by --topic"),
+        (["pub", "inproc://a"], 3, "stays within one process"),
+        (["sub", "inproc://a"], 3, "use ipc:// between processes"),
+        (["sub", "tcp://127.0.0.1:1", "--curve-key", "/no/such"], 2, "/no/such: No such file"),
+        (["sub", "tcp://127.0.0.1:1", "--curve-key", "/dev/null"], 3, "the key in /dev/null"),
+        (["sub", "tcp://127.0.0.1:1", "--plain-users", "/dev/null"], 3, "0 lines of NAME:PASSWORD"),
+        (["sub", "tcp://127.0.0.1:1", "--curve-allow", "x"], 3, "--curve-allow is for a server"),
+        (["rep", "tcp://127.0.0.1:1", "--curve-key", "a", "--plain-users", "b"], 3, "one of the"),
         (["req", "nonsense"], 3, "no scheme"),
         (["rep", "tcp://127.0.0.1:1", "--exec", "'"], 3, "--exec"),
     ],

@@ -52,6 +52,17 @@ def test_a_message_arrives_whole_and_in_order_over_every_transport(
     sender.join()
 
 
+def test_messages_that_the_linger_gives_up_are_counted() -> None:
+    with mcast.Context() as context:
+        push = context.socket(mcast.PUSH, linger=0.05)
+        push.connect("ipc://@mcast-nobody-listens")
+        push.send_many([b"one", b"two", b"three"])
+        assert push.unsent_count == 0
+        push.close()
+        until(lambda: push.finished)
+    assert push.unsent_count == 3
+
+
 @pytest.mark.parametrize("url", URLS)
 def test_requests_and_replies_alternate(ctx: mcast.Context, url: str) -> None:
     rep, req = pair_of(ctx, mcast.REP, mcast.REQ, url)

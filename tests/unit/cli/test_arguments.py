@@ -72,6 +72,7 @@ def test_percent_sign_is_optional() -> None:
         ("multicast_maxtpdu=1400", ("multicast_maxtpdu", 1400)),
         ("repair_deadline=2.5", ("repair_deadline", 2.5)),
         ("profile=libzmq", ("profile", "libzmq")),
+        ("routing_id=joe", ("routing_id", b"joe")),
     ],
 )
 def test_option_has_the_type_of_its_field(text: str, pair: tuple[str, object]) -> None:

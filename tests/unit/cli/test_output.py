@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mcast.cli.children import Child
 from mcast.cli.demo import Outcome, verdict
 from mcast.cli.demo_table import Row, plain_lines
-from mcast.cli.pub import generated, split_lines
+from mcast.cli.lines import generated, split_lines
 from mcast.cli.sub import as_json, as_text, event_json, event_text
 from mcast.events import Event, LossReason, Lost, PeerJoined, PeerLeft, PeerRestarted
 
