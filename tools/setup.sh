@@ -6,6 +6,7 @@
 
 VENV=$ROOT/.venv
 PEER_VENV=$ROOT/.venv-libzmq
+TEST_EXTRAS=cli,test,docs
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
 
 heading() { printf '== %s\n' "$*"; }

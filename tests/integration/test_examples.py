@@ -60,7 +60,18 @@ EXPECTED: dict[str, list[str]] = {
         r"apple: 500 quotes of AAPL\.quote, in order",
         r"both: 1000 quotes of AAPL\.quote, MSFT\.quote, in order",
     ],
+    "market_feed.py": [r"losses made up for: True, the same book: True"] * 3,
     "poller.py": [r"quotes: AAPL 189\.20", r"news: rates unchanged"],
+    "stock.py": [
+        *(rf"ordered: \{{'item': 'bolts', 'left': {left}\}}" for left in (2, 1, 0)),
+        *(rf"ordered: \{{'item': 'nuts', 'left': {left}\}}" for left in (1, 0)),
+        r"sold out: \['bolts', 'nuts'\]",
+    ],
+    "telemetry.py": [
+        *(rf"sensor-{index}: 40 readings, none missing between: True" for index in range(5)),
+        r"sensor-5: \d+ readings, none missing between: True",
+        r"said goodbye: 5 of 6",
+    ],
 }
 """What each program prints, line by line, as patterns; the order of the poller's is free."""
 
@@ -73,6 +84,7 @@ URL_COUNTS = {
             "forwarder.py",
             "lazy_pirate.py",
             "load_balancer.py",
+            "stock.py",
             "ventilator.py",
         ),
         0,
