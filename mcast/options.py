@@ -66,12 +66,13 @@ class Timers:
 
 
 PROFILES: Final[dict[str, Timers]] = {
-    # Measured (simulation of suppression, and loss runs on a LAN): a 10 ms back-off shaped for 10
-    # receivers repairs in a median under 15 ms; with a repeat after 40 ms and an RDATA wait of
-    # 50 ms two failed rounds, the 99th percentile at 10 % loss each way, stay under 200 ms.
+    # Measured (simulation of suppression, and loss runs on a LAN): a 10 ms back-off shaped for 300
+    # receivers repairs in a median under 15 ms, and a thousand send few NAKs; with a repeat after
+    # 40 ms and an RDATA wait of 50 ms two failed rounds, the 99th percentile at 10 % loss each way,
+    # stay under 200 ms.
     "lan": Timers(
         nak_bo_ivl_ns=10 * _MS,
-        nak_group_size=10,
+        nak_group_size=300,
         nak_rpt_ivl_ns=40 * _MS,
         nak_rdata_ivl_ns=50 * _MS,
         nak_ncf_retries=125,  # 5 s of them
@@ -84,8 +85,9 @@ PROFILES: Final[dict[str, Timers]] = {
         # 2.5 times libzmq's 30 s between SPMs, so that an idle libzmq publisher is not gone.
         peer_expiry_ns=75_000 * _MS,
     ),
-    # As lan, but for a thousand receivers that lose the same packet: the first NAK goes out later,
-    # and its NCF reaches the others before theirs. Measured in tests/sim/test_crowds.py.
+    # As lan, but for a thousand receivers or more with round trips of milliseconds: the first NAK
+    # goes out later, and its NCF reaches the others before theirs. Measured in
+    # tests/sim/test_crowds.py.
     "crowd": Timers(
         nak_bo_ivl_ns=50 * _MS,
         nak_group_size=1000,

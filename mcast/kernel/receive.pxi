@@ -60,7 +60,10 @@ cdef class ReceiveSlots:
     cdef readonly long long stored_bytes
     cdef public bint has_news
     cdef public long long heard_ns
+    cdef public long long late_sqn
     cdef public long long limit_bytes
+    cdef public long long mended_first
+    cdef public long long mended_last
     cdef public long long odd_from
     cdef bint _is_listed  # among those that an intake has something ready of
 
@@ -74,7 +77,7 @@ cdef class ReceiveSlots:
         memcpy(self._gsi, raw, 6)
         memcpy(self._ports, raw + 6, 2)
         mcast_put16(self._ports + 2, <uint16_t>dport)
-        self.odd_from = -1
+        self.odd_from = self.late_sqn = self.mended_last = -1
         self.decoder = decoder
         self.limit_bytes = limit_bytes
         self.undecoded = self.next = first_sqn
@@ -167,12 +170,14 @@ cdef class ReceiveSlots:
             sqn = self._nearest(packet)
             if self._is_known(sqn):
                 self.duplicate_count += 1
+                if self.mended_first <= sqn <= self.mended_last:
+                    self._note_late(sqn, packet[4])
             elif not self._has_room(sqn, length):
                 break
             elif out is not None and sqn == self.undecoded:
                 self._count(packet)
                 self.undecoded += 1
-                self._arrive(sqn)
+                self._arrive(sqn, packet[4])
                 self._note_trail(sqn - self._trail_distance(packet))
                 self.decoder._decode(packet + DATA_HEADER_BYTES, length - DATA_HEADER_BYTES, out)
                 start += length
@@ -206,7 +211,7 @@ cdef class ReceiveSlots:
                 break
             self._count(packet)
             self.undecoded += 1
-            self._arrive(self.next)
+            self._arrive(self.next, packet[4])
             self._note_trail(self.undecoded - 1 - self._trail_distance(packet))
             start += length
         return start
@@ -419,7 +424,7 @@ cdef class ReceiveSlots:
         self.stored_bytes += length
         self.special_count += packet[5] != 0
         self._count(packet)
-        self._arrive(sqn)
+        self._arrive(sqn, packet[4])
         return 0
 
     cdef void _drop(self, long long sqn) noexcept:
@@ -451,7 +456,7 @@ cdef class ReceiveSlots:
                     PyMem_RawFree(entry.block)
         PyMem_RawFree(page)
 
-    cdef inline int _arrive(self, long long sqn) except -1:
+    cdef inline int _arrive(self, long long sqn, uint8_t kind) except -1:
         """Note that a number has come which had not."""
         if sqn == self.lead + 1:
             self.lead = sqn
@@ -464,8 +469,14 @@ cdef class ReceiveSlots:
         else:
             self._fill(sqn)
             self.filled_count += 1
+            self._note_late(sqn, kind)
         self._advance()
         return 0
+
+    cdef inline void _note_late(self, long long sqn, uint8_t kind) noexcept:
+        if kind == ODATA:
+            self.late_sqn = min(sqn, self.late_sqn) if self.late_sqn >= 0 else sqn
+            self.has_news = True
 
     cdef inline void _note_trail(self, long long trail) noexcept:
         if trail > self.trail:

@@ -54,8 +54,11 @@ class ReceiveSlots:
         "filled_count",
         "has_news",
         "heard_ns",
+        "late_sqn",
         "lead",
         "limit_bytes",
+        "mended_first",
+        "mended_last",
         "next",
         "odd_from",
         "packet_count",
@@ -95,6 +98,12 @@ class ReceiveSlots:
         """Highest trail that a packet told: what is below can no longer be repaired."""
         self.has_news = False
         """A hole was opened or filled, or may be beyond repair; set here, cleared by the owner."""
+        self.late_sqn = -1
+        """Lowest number that came as ODATA after it was missed, or -1; set back by the owner."""
+        self.mended_first = 0
+        self.mended_last = -1
+        """Between these lies what was missed and has come; set by the owner, so that ODATA which
+        comes behind its own repair is known to have been late."""
         self.heard_ns = 0
         """When the source was last heard, by whoever reads."""
         self.odd_from = -1
@@ -188,6 +197,8 @@ class ReceiveSlots:
             sqn = self._nearest(packet)
             if self._is_known(sqn):
                 self.duplicate_count += 1
+                if self.mended_first <= sqn <= self.mended_last:
+                    self._note_late(sqn, packet[4])
             elif not self._has_room(sqn, len(packet)):
                 break
             else:
@@ -197,7 +208,7 @@ class ReceiveSlots:
                     self.undecoded += 1
                 else:
                     self._keep(sqn, bytes(packet))
-                self._arrive(sqn)
+                self._arrive(sqn, packet[4])
             self._note_trail(sqn - self._trail_distance(packet))
             start += segment_bytes
         return min(start, size)
@@ -231,7 +242,7 @@ class ReceiveSlots:
             return False
         self._count(memoryview(packet))
         self._keep(sqn, bytes(packet))
-        self._arrive(sqn)
+        self._arrive(sqn, packet[4])
         return True
 
     def release(self, out: list[Message], message_limit: int) -> bytes | None:
@@ -298,7 +309,7 @@ class ReceiveSlots:
         self.stored_bytes -= len(packet)
         self.special_count -= packet[5] != 0
 
-    def _arrive(self, sqn: int) -> None:
+    def _arrive(self, sqn: int, kind: int) -> None:
         """Note that a number has come which had not."""
         if sqn > self.lead:
             if sqn > self.lead + 1:
@@ -307,7 +318,13 @@ class ReceiveSlots:
         else:
             self._fill(sqn)
             self.filled_count += 1
+            self._note_late(sqn, kind)
         self._advance()
+
+    def _note_late(self, sqn: int, kind: int) -> None:
+        if kind == _ODATA:
+            self.late_sqn = min(sqn, self.late_sqn) if self.late_sqn >= 0 else sqn
+            self.has_news = True
 
     def _note_trail(self, trail: int) -> None:
         if trail > self.trail:

@@ -19,6 +19,7 @@ timer and history.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -29,6 +30,7 @@ from typing import Final
 from mcast.events import LossReason
 from mcast.kernel import ReceiveSlots, TokenBucket
 from mcast.options import Timers
+from mcast.pgm.lateness import Lateness
 
 __all__ = ["GAP_LIMIT", "REQUEST_LIMIT", "Gap", "GapList", "GapState", "NakBudget"]
 
@@ -46,6 +48,8 @@ _PUT_OFF_LIMIT: Final = 2
 """Rounds without data after which others' NAKs and unasked NCFs no longer keep ours back."""
 _UNHEARD_NAKS: Final = 4
 """NAKs without an NCF after which it is not chance: at 10 % loss each way, 1 in 700."""
+_MENDED_LIMIT: Final = 256
+"""Gaps remembered after they are filled, to know by what comes then that it was only late."""
 _NEVER: Final = 1 << 62
 
 
@@ -106,6 +110,8 @@ class GapList:
         self._timers = timers
         self._dice = dice
         self._gaps: list[Gap] = []
+        self._mended: deque[tuple[int, int, int]] = deque(maxlen=_MENDED_LIMIT)
+        self.lateness = Lateness(timers.repair_deadline_ns // 4)
         self._is_blocked = False
         self._next_ns = _NEVER
         self.backoff_ivl_ns = timers.nak_bo_ivl_ns
@@ -147,7 +153,8 @@ class GapList:
             tail.last = last  # the same discovery, seen packet by packet
             tail.count += count
             return
-        expiry_ns = now_ns + self._back_off_ns()
+        # What was only overtaken comes by itself, if it is given as long as others took.
+        expiry_ns = now_ns + self.lateness.wait_ns(now_ns) + self._back_off_ns()
         self._gaps.append(Gap(first, last, count, GapState.BACK_OFF, expiry_ns, now_ns))
         self._next_ns = min(self._next_ns, expiry_ns)
 
@@ -160,12 +167,26 @@ class GapList:
             if count < gap.count:
                 filled.append((gap.detected_ns, gap.count - count))
                 gap.count = count
-                is_emptied |= not count
+                if not count:
+                    is_emptied = True
+                    self._mended.append((gap.first, gap.last, gap.detected_ns))
+                    self._window.mended_last = max(self._window.mended_last, gap.last)
         if is_emptied:
             self._gaps = [gap for gap in self._gaps if gap.count]
+            self._window.mended_first = self._mended[0][0]
         if self._is_blocked and filled and self._requested_count < REQUEST_LIMIT // 2:
             self._reschedule()  # there may be more to ask for, and now there is room
         return filled
+
+    def missed_ns(self, sqn: int) -> int | None:
+        """When ``sqn`` was noticed to be missing, if it is or was not long ago."""
+        index = bisect_right(self._gaps, sqn, key=_first) - 1
+        if index >= 0 and sqn <= self._gaps[index].last:
+            return self._gaps[index].detected_ns
+        for first, last, detected_ns in self._mended:
+            if first <= sqn <= last:
+                return detected_ns
+        return None
 
     def lose_below(self, sqn: int, reason: LossReason) -> None:
         """All missing numbers below ``sqn`` are beyond repair."""

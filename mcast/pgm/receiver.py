@@ -111,6 +111,7 @@ class Receiver:
         self._noted_sqn = first_sqn - 1
         """Up to here what is missing is in ``_gaps``."""
         self._filled_told = 0
+        self._repairs_noted = 0
         self._release_at_ns = _NEVER
         self._fragments = FragmentAssembler(options.max_msg_size)
         self._apdu_drops = 0
@@ -466,6 +467,8 @@ class Receiver:
         slots, gaps = self._slots, self._gaps
         if gaps:
             self._note_repairs(now_ns)
+        elif slots.late_sqn >= 0:
+            self._note_lateness(now_ns)
         self._release_at_ns = _NEVER
         while True:
             lost = gaps.has_lost_front
@@ -538,12 +541,24 @@ class Receiver:
         self._out_first = last + 1
 
     def _note_repairs(self, now_ns: int) -> None:
+        self._note_lateness(now_ns)
         for detected_ns, count in self._gaps.settle():
             for _ in range(min(count, 64)):  # one gap's worth of percentiles is enough
                 self._repair_times.add(now_ns - detected_ns)
         filled_count = self._slots.filled_count
         self._counters.repaired += filled_count - self._filled_told
         self._filled_told = filled_count
+
+    def _note_lateness(self, now_ns: int) -> None:
+        slots, gaps = self._slots, self._gaps
+        if slots.repair_count > self._repairs_noted:
+            self._repairs_noted = slots.repair_count
+            gaps.lateness.note_repaired()
+        if slots.late_sqn >= 0:
+            missed_ns = gaps.missed_ns(slots.late_sqn)
+            slots.late_sqn = -1
+            if missed_ns is not None:
+                gaps.lateness.note_late(now_ns, now_ns - missed_ns)
 
     # Requests.
 
@@ -639,6 +654,7 @@ class Receiver:
         self._gaps = GapList(self._slots, self._timers, self._dice)
         self._noted_sqn = first - 1
         self._filled_told = 0
+        self._repairs_noted = 0
         self._fragments.reset()
         self._apdu_drops = self._malformed_told = self._too_long_told = 0
         self._apdus_settled = first - 1

@@ -400,6 +400,8 @@ def receive_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 slots.reach(slots.lead + delta)
             case ("no news",):
                 slots.has_news = False
+                slots.late_sqn = -1
+                slots.mended_first, slots.mended_last = slots.undecoded - 4, slots.lead
         near = slots.undecoded
         yield (
             result,
@@ -419,7 +421,7 @@ def window_state(slots: Any) -> tuple[object, ...]:
         (slots.ready_count, slots.hole_count, slots.hole_last, bool(slots.is_full)),
         (slots.stored_count, slots.stored_bytes, slots.special_count, bool(slots.has_news)),
         (slots.packet_count, slots.repair_count, slots.filled_count, slots.payload_bytes),
-        slots.duplicate_count,
+        (slots.duplicate_count, slots.late_sqn),
     )
 
 

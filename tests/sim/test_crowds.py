@@ -19,18 +19,22 @@ from tests.support.figures import figure
 pytestmark = pytest.mark.slow
 
 RECEIVERS = 1_000
-LOSSES = 30
+LOSSES = 20
 FORGED = 100_000
 
 
-def test_a_thousand_receivers_that_lose_the_same_packet_send_few_naks() -> None:
+# The longest round trip of each: two such delays, and what a turn of the engine takes.
+@pytest.mark.parametrize(("profile", "delay_us"), [("lan", 500), ("crowd", 2_500)])
+def test_a_thousand_receivers_that_lose_the_same_packet_send_few_naks(
+    profile: str, delay_us: int
+) -> None:
     network = Network(1)
     publisher = network.publisher()
     naks: list[int] = []
     for _ in range(RECEIVERS):
-        subscriber = network.subscriber(profile="crowd")
-        subscriber.inbound.delay_ns = network.dice.randrange(50_000, 500_000)
-        subscriber.outbound.delay_ns = network.dice.randrange(50_000, 500_000)
+        subscriber = network.subscriber(profile=profile)
+        subscriber.inbound.delay_ns = network.dice.randrange(50_000, delay_us * 1_000)
+        subscriber.outbound.delay_ns = network.dice.randrange(50_000, delay_us * 1_000)
     publisher.outbound.delay_ns = 0
     network.run(0.2)
     asked = publisher.engine.counters
@@ -47,7 +51,12 @@ def test_a_thousand_receivers_that_lose_the_same_packet_send_few_naks() -> None:
     network.check()
     assert {len(sub.messages) for sub in network.subscribers} == {3 * LOSSES}
     p99 = quantiles(naks, n=100)[98]
-    figure("34", f"NAKs for each loss: mean {mean(naks):.2f}, p99 {p99:.0f}, most {max(naks)}")
+    figure(
+        "34",
+        f"profile {profile}, round trips up to {2 * delay_us / 1e3:g} ms: NAKs for each loss: mean "
+        f"{mean(naks):.2f}, p99 {p99:.0f}, most {max(naks)}",
+        met=mean(naks) <= 3 and p99 <= 10,
+    )
     assert mean(naks) <= 3
     assert p99 <= 10
 

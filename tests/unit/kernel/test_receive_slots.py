@@ -214,6 +214,31 @@ def test_a_run_may_fill_holes_repeat_and_go_on_ahead() -> None:
     assert (slots.duplicate_count, slots.filled_count, slots.hole_count) == (1, 3, 2)
 
 
+def test_data_that_fills_a_hole_was_late_and_a_repair_was_not() -> None:
+    slots = window()
+    take(slots, run(0, 3, 7))
+    assert slots.late_sqn == -1
+    take(slots, packet(1, kind=RDATA))
+    assert slots.late_sqn == -1
+    take(slots, run(5, 2, 6))
+    assert slots.late_sqn == 2
+    slots.late_sqn = -1
+    slots.store(4, packet(4))
+    assert slots.late_sqn == 4
+
+
+def test_data_that_comes_again_was_late_where_the_owner_says_it_was_mended() -> None:
+    slots = window()
+    take(slots, run(*range(8)))
+    take(slots, run(*range(8)))
+    assert (slots.late_sqn, slots.has_news) == (-1, False)
+    slots.mended_first, slots.mended_last = 3, 5
+    take(slots, bytes(run(2, 6)) + packet(4, kind=RDATA))
+    assert (slots.late_sqn, slots.has_news) == (-1, False)
+    take(slots, run(5, 3, 4))
+    assert (slots.late_sqn, slots.has_news) == (3, True)
+
+
 def test_held_packets_count_as_they_come() -> None:
     slots = window()
     take(slots, packet(2) + packet(3, kind=RDATA))

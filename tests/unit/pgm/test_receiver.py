@@ -1115,6 +1115,7 @@ def test_one_lost_nak_does_not_send_all_later_ones_to_the_group() -> None:
     sub.hear(odata(0, "a"), odata(2, "c", trail=0))
     sub.run(0.1)  # the first NAK is not confirmed, its repeat asks the group, too
     assert sub.sent(NAK, GROUP)
+    sub.hear(rdata(1, "b", trail=0))
     number = 2
     for _ in range(10):
         number += 2
