@@ -231,7 +231,7 @@ def test_half_of_the_repairs_lost_and_all_data_lost_for_one() -> None:
     figure(
         "30",
         f"500 messages/s: {missing(done)} LOST; RDATA loss 50 %: p99 "
-        f"{stat(done, 'repair_p99_s') * 1e3:.0f} ms; all ODATA lost: {stat(done, 'repaired', 1)} "
-        f"of {done.sent['count']} came as repairs",
+        f"{stat(done, 'repair_p99_s') * 1e3:.0f} ms; all ODATA lost: "
+        f"{stat(done, 'rdata_received', 1)} of {done.sent['count']} came as repairs",
     )
     assert not missing(done)
