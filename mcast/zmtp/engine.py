@@ -189,7 +189,8 @@ class ZmtpEngine:
 
     def handle_presence(self, now_ns: int) -> None:
         """Bytes of the peer wait, and are not read for now: it is alive."""
-        self._heartbeat.handle_bytes(now_ns)
+        if self._state is not _State.OVER:
+            self._heartbeat.handle_bytes(now_ns)
 
     def handle_eof(self) -> None:
         """The peer closed the connection, or it broke."""
