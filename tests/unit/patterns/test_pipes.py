@@ -519,3 +519,36 @@ def test_news_and_what_waits_are_told_until_they_are_taken() -> None:
     assert not push.has_news
     assert out(push) == [b"m"]
     assert push.queued_for(0) == 0
+
+
+def test_pipe_is_known_from_the_time_it_is_expected_until_it_is_detached() -> None:
+    push = made(Push)
+    assert not push.has_pipe(0)
+    push.attach(0)
+    assert push.has_pipe(0)
+    push.attach(0, ANYBODY)
+    push.suspend(0)
+    assert push.has_pipe(0)
+    push.detach(0)
+    assert not push.has_pipe(0)
+
+
+def test_loaded_pipes_that_were_not_seen_to_are_named_again() -> None:
+    push = made(Push, peers=2)
+    push.send_many([b"a", b"b"])
+    loaded = push.take_loaded()
+    assert sorted(loaded) == [0, 1]
+    assert out(push, loaded.pop()) == [b"b"]
+    push.put_back(loaded)
+    assert push.has_news
+    assert push.take_loaded() == [0]
+
+
+def test_reload_names_whatever_has_something_to_write_and_is_connected() -> None:
+    push = made(Push, peers=3)
+    push.attach(3)
+    push.send_many([b"a", b"b", b"c", b"d"])
+    push.take_loaded()
+    out(push, 1)
+    push.reload()
+    assert push.take_loaded() == [0, 2]
