@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from struct import pack
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,20 +28,35 @@ TSI = bytes(range(6)) + (9029).to_bytes(2, "big")
 PORT = 5555
 
 
-def packet(sqn: int, kind: int = 4) -> bytes:
-    return data_packet(sqn, tsdu(b"m%d" % sqn), tsi=TSI, dport=PORT, kind=kind)
+def packet(sqn: int, kind: int = 4, trail: int = 0) -> bytes:
+    return data_packet(sqn, tsdu(b"m%d" % sqn), tsi=TSI, dport=PORT, kind=kind, trail=trail)
 
 
-def walked(kernel: ModuleType, data: bytes, *, is_ng: bool, start: int, link: int) -> object:
+def walked(
+    kernel: ModuleType,
+    data: bytes,
+    *,
+    is_ng: bool,
+    start: int,
+    link: int,
+    source: bytes,
+    group: bytes,
+    early: int,
+    limit: int,
+    tick_ns: int,
+    is_wanted: bool,
+) -> object:
     """Everything that can be seen of a walk that stops at the first record left, three times."""
     decoder = kernel.FrameDecoder(kernel.TopicFilter((b"",)), 1 << 20, 100)
     slots = kernel.ReceiveSlots(TSI, PORT, decoder, 0)
+    if early:
+        slots.store(early, packet(early))
     flow = kernel.CaptureFlow(slots)
-    walk = kernel.CaptureWalk(is_ng, data[:1] not in (b"\xa1", b"\0"), 10_000)
-    walk.add_interface(link, 1)
-    walk.flows[SOURCE + GROUP + PORT.to_bytes(2, "big") + TSI[6:] + TSI[:6]] = flow
-    walk.arrivals = []
-    walk.lines = bytearray()
+    walk = kernel.CaptureWalk(is_ng, data[:1] not in (b"\xa1", b"\0"), limit)
+    walk.add_interface(link, tick_ns)
+    walk.flows[source + group + PORT.to_bytes(2, "big") + TSI[6:] + TSI[:6]] = flow
+    walk.arrivals = [] if is_wanted else None
+    walk.lines = bytearray() if is_wanted else None
     flow.pattern = (*((b"|", place) for place in range(len(reference.CAPTURE_FIELDS))), (b"\n", -1))
     stops = []
     for _ in range(3):
@@ -49,15 +66,22 @@ def walked(kernel: ModuleType, data: bytes, *, is_ng: bool, start: int, link: in
         (flow.packet_count, flow.byte_count, flow.first_ns, flow.last_ns, flow.peak_bytes),
         (slots.next, slots.lead, slots.stored_bytes, slots.stored_count, slots.packet_count),
     ]
-    arrivals = [row[1:] for row in walk.arrivals]
-    return stops, walk.frame_count, facts, arrivals, bytes(walk.lines)
+    arrivals = [row[1:] for row in walk.arrivals or ()]
+    return stops, walk.frame_count, facts, arrivals, bytes(walk.lines or b"")
 
 
-def both(data: bytes, *, is_ng: bool = False, start: int = 24, link: int = 101) -> tuple[int, int]:
-    """Frames taken and the place of the stop, after both kernels agreed on everything."""
-    wanted = walked(reference, data, is_ng=is_ng, start=start, link=link)
+def both(
+    data: bytes, *, is_ng: bool = False, start: int = 24, link: int = 101, **more: Any
+) -> tuple[int, int]:
+    """Frames taken and the place of the stop, after both kernels agreed on everything.
+
+    ``early`` is a packet that has come before, and left a hole; ``limit`` is for what it holds up.
+    """
+    usual = {"source": SOURCE, "group": GROUP, "early": 0, "limit": 10_000, "tick_ns": 1}
+    more = {"is_ng": is_ng, "start": start, "link": link, "is_wanted": True, **usual, **more}
+    wanted = walked(reference, data, **more)
     if NATIVE is not None:
-        assert walked(NATIVE, data, is_ng=is_ng, start=start, link=link) == wanted
+        assert walked(NATIVE, data, **more) == wanted
     assert isinstance(wanted, tuple)
     return wanted[1], wanted[0][-1]
 
@@ -123,6 +147,99 @@ def test_pattern_with_a_place_that_is_none_is_refused() -> None:
         flow.slots.absorb(packet(0), 0, 1 << 16, [])
         with pytest.raises(IndexError):
             walk.walk(pcap(times([udp(packet(1))])), 24)
+
+
+V6_SOURCE, V6_GROUP = bytes(15) + b"\1", b"\xff\x15" + bytes(13) + b"\7"
+
+
+def v6(sqn: int) -> bytes:
+    return udp(packet(sqn), source=V6_SOURCE, group=V6_GROUP)
+
+
+def test_ipv6_is_read_as_well() -> None:
+    data = pcap(times([v6(sqn) for sqn in range(3)]))
+    assert both(data, source=V6_SOURCE, group=V6_GROUP) == (3, len(data))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        v6(1)[:4] + pack("!H", 2000) + v6(1)[6:],  # longer than what was captured
+        v6(1)[:4] + pack("!H", 7) + v6(1)[6:],  # too short for UDP
+        v6(1)[:6] + b"\0" + v6(1)[7:],  # an extension header
+        b"\x70" + v6(1)[1:],  # no version of IP
+        v6(1)[:44] + pack("!H", 31) + v6(1)[46:],  # a datagram too short for data
+    ],
+)
+def test_walk_stops_in_front_of_odd_ipv6(odd: bytes) -> None:
+    data = pcap(times([v6(0), odd, v6(1)]))
+    assert both(data, source=V6_SOURCE, group=V6_GROUP)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("link", "head"),
+    [
+        (1, Ether(type=0x0806)),
+        (113, CookedLinux(proto=0x0806)),
+        (276, CookedLinuxV2(proto=0x0806)),
+        (147, b""),  # a link type that nobody knows
+    ],
+)
+def test_walk_stops_where_there_is_no_ip(link: int, head: object) -> None:
+    records = pcap(times([bytes(head) + udp(packet(0))]), link=link)  # type: ignore[call-overload]
+    assert both(records, link=link) == (0, 24)
+
+
+def ng_record(head: bytes, body: bytes, size: int) -> bytes:
+    return pack("<II", 6, size) + head + body + pack("<I", size)
+
+
+@pytest.mark.parametrize("what", ["interface", "size", "captured", "in part", "time"])
+def test_walk_stops_in_front_of_a_block_that_makes_no_sense(what: str) -> None:
+    body = udp(packet(1))
+    body += bytes(-len(body) % 4)
+    whole = len(body) + 32
+    captured = 1000 if what == "captured" else len(body)
+    head = pack(
+        "<IIIII",
+        5 if what == "interface" else 0,
+        0xFFFF_FFFF if what == "time" else 1,
+        0,
+        captured,
+        captured + (what == "in part"),
+    )
+    odd = ng_record(head, body, whole + (2 if what == "size" else 0))
+    data = pcapng(times([udp(packet(0))]))
+    tick_ns = 1 << 20 if what == "time" else 1
+    more = ng_record(pack("<IIIII", 0, 0, 9, len(body), len(body)), body, whole)
+    start = len(data) if what == "time" else len(pcapng([]))
+    stop = len(data)
+    taken, at = both(data + odd + more, is_ng=True, start=start, tick_ns=tick_ns)
+    assert (taken, at) == (0 if what == "time" else 1, stop)
+
+
+def test_walk_stops_at_once_where_an_interface_counts_no_whole_nanoseconds() -> None:
+    start = len(pcapng([]))
+    data = pcapng(times([udp(packet(0))]))
+    assert both(data, is_ng=True, start=start, tick_ns=0) == (0, start)
+
+
+def test_packets_behind_a_hole_are_kept_until_there_are_too_many() -> None:
+    packets = [udp(packet(sqn)) for sqn in range(4, 20)]
+    data = pcap(times(packets))
+    assert both(data, early=3) == (16, len(data))
+    size = len(packet(4))
+    assert both(data, early=3, limit=5 * size)[0] == 4  # the one that made the hole counts
+
+
+def test_walk_stops_where_the_publisher_has_given_up_what_is_missing() -> None:
+    packets = [udp(packet(4)), udp(packet(5, trail=2))]
+    assert both(pcap(times(packets)), early=3)[0] == 1
+
+
+def test_walk_goes_on_where_nobody_wants_the_messages() -> None:
+    data = pcap(times([udp(packet(sqn)) for sqn in range(5)]))
+    assert both(data, is_wanted=False) == (5, len(data))
 
 
 record_bytes = st.one_of(

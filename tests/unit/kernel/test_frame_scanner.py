@@ -89,3 +89,13 @@ def test_scan_stops_at_an_error_with_what_came_before() -> None:
     with pytest.raises(FrameError, match="0x08") as caught:
         using.scan_untrusted(out)
     assert (out, caught.value.reason) == ([b"a"], "malformed")
+
+
+def test_messages_are_refused_while_only_commands_are_expected() -> None:
+    using = FrameScanner(100, 0, 100)
+    out: list[Message] = []
+    using.feed(b"\x04\x02\x01X" + b"\x00\x01a")
+    assert using.scan_untrusted(out) == b"\x01X"
+    with pytest.raises(FrameError, match="before the handshake's end") as caught:
+        using.scan_untrusted(out)
+    assert (out, caught.value.reason) == ([], "unexpected")

@@ -176,6 +176,9 @@ def test_the_reference_attends_to_nothing_and_waits_for_nobody(
             intake.settle()
             intake.close()
             assert not intake.is_open
+        datagrams.hold = True
+        datagrams.resume()
+        assert not datagrams.hold
 
 
 def test_the_references_stream_gate_sends_everything_the_long_way(
@@ -208,6 +211,12 @@ def test_the_references_stream_gate_sends_everything_the_long_way(
     writer_of_peer.put([b"frame", b""], 1)  # nothing is no buffer
     assert gate.flush() == 0
     assert there.recv(10) == b"frame"
+    gate.lead_into(reference.Inbox(), 10, lambda: None)
+    assert not gate.is_open
+    assert gate.writer is None
+    gate.is_open = True
+    gate.send(b"three")
+    assert calls[2:] == [((b"three", 0), {"timeout": None})]
     gate.leave()
     assert not gate.is_open
 

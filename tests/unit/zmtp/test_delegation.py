@@ -1,4 +1,4 @@
-"""Somebody else reads for a ready engine, straight out of its scanner: what it is told, and does."""
+"""Somebody else reads for a ready engine, out of its scanner: what it is told, and does."""
 
 from __future__ import annotations
 
