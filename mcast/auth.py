@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from mcast.errors import OptionError
+from mcast.z85 import curve_key
 
 __all__ = ["Allowed", "AuthRequest", "Authenticator", "Denied", "allow"]
 
@@ -61,14 +62,15 @@ def allow(
     *,
     addresses: Collection[str] | None = None,
     users: Mapping[str, str] | None = None,
-    keys: Collection[bytes] | None = None,
+    keys: Collection[bytes | str] | None = None,
 ) -> Authenticator:
     """An authenticator with lists; whoever is missing in one that is given is denied.
 
     ``addresses``: IP addresses or networks such as ``10.0.0.0/8``, of TCP peers. ``users``:
-    passwords by name, for PLAIN. ``keys``: public keys of 32 bytes, for CURVE.
+    passwords by name, for PLAIN. ``keys``: public keys, for CURVE, as 40 characters of
+    Z85 or 32 bytes.
 
-    Raises: OptionError for an address that is none, or if no list is given.
+    Raises: OptionError for an address or a key that is none, or if no list is given.
     """
     if addresses is None and users is None and keys is None:
         raise OptionError("allow() needs addresses, users or keys; without any it would admit all")
@@ -76,9 +78,7 @@ def allow(
         networks = [ipaddress.ip_network(text, strict=False) for text in addresses or ()]
     except ValueError as error:
         raise OptionError(f"addresses: {error}") from None
-    if any(len(key) != 32 for key in keys or ()):
-        raise OptionError("keys are 32 bytes each")
-    known_keys = frozenset(keys or ())
+    known_keys = frozenset(curve_key(key, "each of keys") for key in keys or ())
 
     def judge(request: AuthRequest) -> bool:
         if addresses is not None and not _is_in(request.address, networks):

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 
+from mcast.z85 import curve_key, z85_encode
 from mcast.zmtp import boxes
-from mcast.zmtp.options import curve_key
-from mcast.zmtp.z85 import z85_encode
 
 __all__ = ["curve_key", "curve_keypair", "curve_public"]
 

@@ -11,6 +11,7 @@ from mcast.errors import OptionError
 from mcast.options import SocketOptions
 from mcast.patterns import SocketKind, options_type
 from mcast.patterns.options import QueueOptions
+from mcast.z85 import curve_key
 from mcast.zmtp import (
     CurveClient,
     CurveServer,
@@ -20,7 +21,6 @@ from mcast.zmtp import (
     Security,
     ZmtpOptions,
 )
-from mcast.zmtp.options import curve_key
 
 __all__ = ["pattern_options", "security_of", "zmtp_options"]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import Final
 
+from mcast.z85 import curve_key
 from mcast.zmtp.boxes import (
     MAC_BYTES,
     box,
@@ -27,7 +28,7 @@ from mcast.zmtp.commands import READY, build_command
 from mcast.zmtp.curve_traffic import CurveTraffic, Role, check_nonce_untrusted, short_nonce
 from mcast.zmtp.failure import FailureReason, ZmtpError
 from mcast.zmtp.handshake import HELLO, INITIATE, WELCOME, Handshake, Question, Step
-from mcast.zmtp.options import CurveClient, CurveServer, ZmtpOptions, curve_key
+from mcast.zmtp.options import CurveClient, CurveServer, ZmtpOptions
 
 __all__ = ["CurveClientHandshake", "CurveServerHandshake", "Dice"]
 

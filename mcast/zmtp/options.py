@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from mcast.errors import OptionError
+from mcast.z85 import curve_key
 from mcast.zmtp import boxes
 from mcast.zmtp.commands import TENTH_NS
 from mcast.zmtp.failure import ZmtpError
 from mcast.zmtp.metadata import COMPATIBLE, IDENTITY_BYTES, is_property_name, own_properties
-from mcast.zmtp.z85 import z85_decode
 
 __all__ = [
     "CurveClient",
@@ -24,33 +24,13 @@ __all__ = [
     "PlainServer",
     "Security",
     "ZmtpOptions",
-    "curve_key",
 ]
 
 _MS: Final = 1_000_000
 _S: Final = 1000 * _MS
 _DAY_NS: Final = 86_400 * _S
 _MIB: Final = 1 << 20
-_KEY_BYTES: Final = 32
 _CREDENTIAL_BYTES: Final = 255  # RFC 24: sizes of one octet
-
-
-def curve_key(key: bytes | str, what: str = "a CURVE key") -> bytes:
-    """The 32 bytes of a key given as such, or as 40 characters of Z85.
-
-    Raises ``OptionError`` that names ``what``, never with the key in it.
-    """
-    if isinstance(key, bytes) and len(key) == _KEY_BYTES:
-        return key
-    if not isinstance(key, str):
-        raise OptionError(f"{what} is {_KEY_BYTES} bytes, or text of 40 characters in Z85")
-    try:
-        raw = z85_decode(key)
-    except ValueError as error:
-        raise OptionError(f"{what}: {error}") from None
-    if len(raw) != _KEY_BYTES:
-        raise OptionError(f"{what} has 40 characters in Z85, not {len(key)}")
-    return raw
 
 
 @dataclass(frozen=True, slots=True)

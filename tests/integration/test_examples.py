@@ -23,6 +23,7 @@ TIMEOUT_S = 60
 EXPECTED: dict[str, list[str]] = {
     "broker.py": [r"hello -> HELLO", r"world -> WORLD"],
     "clone.py": [r"3 copies of 50 keys, all the same as the table: True"],
+    "encrypted.py": [r"friend: you said hello", r"stranger: no answer", r"in the clear: no answer"],
     "envelopes.py": [r"weather: sunny"] * 3,
     "forwarder.py": [
         *[r"a publisher hears of the subscription: b'\\x01A'"] * 2,
@@ -80,6 +81,7 @@ URL_COUNTS = {
     **dict.fromkeys(
         (
             "broker.py",
+            "encrypted.py",
             "envelopes.py",
             "forwarder.py",
             "lazy_pirate.py",

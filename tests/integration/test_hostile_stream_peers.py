@@ -299,6 +299,6 @@ def test_who_cannot_show_the_right_key_or_mechanism_gets_nothing_in() -> None:
 
 
 def _z85(key: bytes) -> str:
-    from mcast.zmtp.z85 import z85_encode
+    from mcast.z85 import z85_encode
 
     return z85_encode(key)

@@ -271,6 +271,23 @@ def test_names_and_passwords_are_judged_by_the_authenticator(ctx: mcast.Context)
         pull.recv(timeout=0.1)
 
 
+def test_allow_takes_public_keys_as_keypair_gives_them(ctx: mcast.Context) -> None:
+    server_public, server_secret = mcast.curve_keypair()
+    friend_public, friend_secret = mcast.curve_keypair()
+    pull = ctx.socket(mcast.PULL, curve_server=True, curve_secretkey=server_secret)
+    pull.authenticate(mcast.allow(keys=[friend_public]))
+    pull.bind("tcp://127.0.0.1:*")
+    for secret, message in ((mcast.curve_keypair()[1], b"stranger"), (friend_secret, b"friend")):
+        push = ctx.socket(mcast.PUSH, curve_serverkey=server_public, curve_secretkey=secret)
+        push.connect(pull.last_endpoint)
+        push.send(message)
+    assert pull.recv(timeout=5) == b"friend"
+    with pytest.raises(mcast.Again):
+        pull.recv(timeout=0.1)
+    with pytest.raises(mcast.OptionError, match="each of keys has 40 characters in Z85, not 5"):
+        mcast.allow(keys=["short"])
+
+
 def test_options_that_a_transport_or_type_cannot_honour_are_errors(ctx: mcast.Context) -> None:
     key = bytes(range(32))
     pub = ctx.socket(mcast.PUB, curve_server=True, curve_secretkey=key)

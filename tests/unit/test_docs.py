@@ -7,6 +7,7 @@ found, and has to find a planted one.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
 import re
@@ -18,6 +19,7 @@ from types import ModuleType
 
 import pytest
 
+from mcast.cli import make_parser
 from mcast.events import LossReason
 from mcast.options import SocketOptions
 
@@ -227,6 +229,42 @@ def test_every_option_and_reason_is_explained() -> None:
     howto = (DOCS / "howto" / "handle-loss.md").read_text()
     for page in (events, howto):
         assert [reason for reason in LossReason if f"| `{reason.value}` |" not in page] == []
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """The long options of a parser and of those below it; hidden ones don't count."""
+    found: set[str] = set()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found = found.union(*map(options_of, action.choices.values()))
+        elif action.help != argparse.SUPPRESS:
+            found |= {name for name in action.option_strings if name.startswith("--")}
+    return found
+
+
+def unexplained(page: str) -> list[str]:
+    """Commands without a heading on the page of the command line, and options it does not name."""
+    headings = " ".join(_HEADING.findall(prose(page)))
+    (commands,) = (
+        action.choices
+        for action in make_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    faults = [name for name in commands if not re.search(rf"\bmcast {name}\b", headings)]
+    for name, parser in commands.items():
+        known = options_of(parser) - {"--help"}
+        faults += [f"{name} {o}" for o in sorted(known) if not re.search(rf"{o}(?![\w-])", page)]
+    return faults
+
+
+def test_every_command_and_each_of_its_options_is_explained() -> None:
+    assert unexplained((DOCS / "reference" / "cli.md").read_text()) == []
+
+
+def test_a_planted_option_that_nobody_explains_is_found() -> None:
+    page = (DOCS / "reference" / "cli.md").read_text()
+    assert unexplained(page.replace("--rotate-time", "--gone")) == ["record --rotate-time"]
+    assert unexplained(page.replace("## mcast top", "## top")) == ["top"]
 
 
 def test_every_promise_names_a_test() -> None:

@@ -31,6 +31,7 @@ LAYERS = {
     "events": 1,
     "options": 1,
     "stats": 1,
+    "z85": 1,
     "pgm": 2,
     "zmtp": 2,
     "patterns": 2,

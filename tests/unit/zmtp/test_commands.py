@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcast.z85 import z85_decode, z85_encode
 from mcast.zmtp import FailureReason
 from mcast.zmtp.commands import (
     build_command,
@@ -25,7 +26,6 @@ from mcast.zmtp.metadata import (
     own_properties,
     read_peer_untrusted,
 )
-from mcast.zmtp.z85 import z85_decode, z85_encode
 from tests.unit.zmtp.wire import properties
 
 pytestmark = pytest.mark.kernel_independent

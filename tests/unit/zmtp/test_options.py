@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from mcast.errors import OptionError
+from mcast.z85 import curve_key, z85_encode
 from mcast.zmtp import CurveClient, CurveServer, PlainClient, PlainServer, ZmtpOptions, boxes
-from mcast.zmtp.options import curve_key
-from mcast.zmtp.z85 import z85_encode
 from tests.unit.zmtp.ends import CLIENT, CLIENT_SECRET, SERVER, SERVER_SECRET, S
 
 pytestmark = pytest.mark.kernel_independent

@@ -1,10 +1,14 @@
-"""Keys as text: Z85 (RFC 32), four bytes to five printable characters."""
+"""Keys as text: Z85 (RFC 32), four bytes to five printable characters; and what a CURVE key is."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["z85_decode", "z85_encode"]
+from mcast.errors import OptionError
+
+__all__ = ["curve_key", "z85_decode", "z85_encode"]
+
+_KEY_BYTES: Final = 32
 
 _ALPHABET: Final = (
     "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
@@ -43,3 +47,21 @@ def z85_decode(text: str) -> bytes:
             raise ValueError("five characters of this Z85 text say more than 32 bits")
         data += number.to_bytes(4, "big")
     return bytes(data)
+
+
+def curve_key(key: bytes | str, what: str = "a CURVE key") -> bytes:
+    """The 32 bytes of a key given as such, or as 40 characters of Z85.
+
+    Raises ``OptionError`` that names ``what``, never with the key in it.
+    """
+    if isinstance(key, bytes) and len(key) == _KEY_BYTES:
+        return key
+    if not isinstance(key, str):
+        raise OptionError(f"{what} is {_KEY_BYTES} bytes, or text of 40 characters in Z85")
+    try:
+        raw = z85_decode(key)
+    except ValueError as error:
+        raise OptionError(f"{what}: {error}") from None
+    if len(raw) != _KEY_BYTES:
+        raise OptionError(f"{what} has 40 characters in Z85, not {len(key)}")
+    return raw
