@@ -36,7 +36,7 @@ _FILE_NAME = re.compile(r"`((?:mcast|tests|tools|docs|pgm|net|runtime|kernel)/[\
 _VALUE = r"([\d,]+ [KMG]iB|\d[\d,.]*(?:e-?\d+)?)"
 _DEFAULT_BEHIND = re.compile(rf"`(\w+)`(?:, | of them \(| \(){_VALUE}(?= s\b|\)|,| or)")
 _DEFAULT_BEFORE = re.compile(rf"{_VALUE} \(`(\w+)`\)")
-_COUNTER = re.compile(r'stats(?:\(\))?\["(\w+)"\]')
+_COUNTER = re.compile(r'stats(?:\(\))?\["(\w+)"\]|mcast_(\w+)_total')
 
 
 def pages() -> list[Path]:
@@ -130,7 +130,7 @@ def reference_faults(text: str) -> list[str]:
     source = "".join(file.read_text() for file in (ROOT / "mcast").rglob("*.py"))
     faults += [
         f"no counter {name}"
-        for name in _COUNTER.findall(text)
+        for name in map("".join, _COUNTER.findall(text))
         if not re.search(rf"\b{name}\b", source)
     ]
     return faults
@@ -306,9 +306,11 @@ def test_a_planted_wrong_default_is_found() -> None:
 
 
 def test_a_planted_reference_to_nothing_is_found() -> None:
-    text = '`tests/unit/test_docs.py::test_gone`, `mcast/gone.py` and `stats()["gone_for_ever"]`'
+    text = '`tests/unit/test_docs.py::test_gone`, `mcast/gone.py`, `stats()["gone_for_ever"]`, '
+    text += "`mcast_sold_total`"
     assert reference_faults(text) == [
         "no test tests/unit/test_docs.py::test_gone",
         "no file mcast/gone.py",
         "no counter gone_for_ever",
+        "no counter sold",
     ]
