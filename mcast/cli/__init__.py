@@ -93,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     name = f"mcast {arguments.command}"
+    if arguments.command == "perf":
+        name += f" {arguments.kind}"
     with warnings.catch_warnings():
         _report_warnings(name)
         try:

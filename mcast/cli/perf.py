@@ -1,98 +1,62 @@
 """``mcast perf``: how fast, how late, how much is lost, between two processes or two machines.
 
-Owns the command line, the program that runs both ends, criteria and reports; the timed loops are
-in ``perf_ends``. Exit status 1 means that something was lost or a ``--require`` was not met.
+Owns the command line; the timed loops are in ``perf_ends``, both ends at once in ``perf_both``,
+criteria and reports in ``perf_report``, socket types and URLs in ``perf_sockets``. Exit status 1
+means that something was lost or a ``--require`` was not met.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import operator
-import os
-import re
-import select
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mcast.cli import arguments as forms
 from mcast.cli import perf_ends as ends
-from mcast.cli.perf_load import Load, OutOfTimeError, Result
-from mcast.cli.terminal import EXIT_OK, EXIT_UNMET, say
-from mcast.endpoint import MulticastEndpoint, parse_endpoint
-from mcast.errors import EndpointError, Error, OptionError
+from mcast.cli.kinds import add_socket_arguments, socket_options_of
+from mcast.cli.perf_both import run_both
+from mcast.cli.perf_load import Load, Result
+from mcast.cli.perf_report import check_criteria, criterion, report_line, unmet
+from mcast.cli.perf_sockets import RECEIVER_TYPES, TYPES, check, is_group, reply_url
+from mcast.cli.security import authenticator
+from mcast.cli.terminal import EXIT_OK, EXIT_UNMET, counted, say
+from mcast.errors import OptionError
 from mcast.options import OptionValue, SocketOptions
-from mcast.runtime.deadline import Deadline
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-__all__ = ["Criterion", "add_parser", "criterion", "reply_url", "report_line", "unmet"]
+__all__ = ["add_parser"]
 
 _THROUGHPUT_URL: Final = "epgm://lo;239.192.7.1:5570"
 _LATENCY_URL: Final = "epgm://lo;239.192.7.2:5572"
 _QUEUE_S: Final = 0.05
 """Longest that a message waits for the rate, about."""
-_GRACE_S: Final = 5.0
-"""What starting an interpreter and closing the sockets may take beyond the ends' own limits."""
-
 _EPILOG = """\
 Results go to stdout, progress to stderr. Throughput is what a subscriber received, from START to
 END; latency is half a round trip. Names for --require are those that --json prints; a latency or
-delay is in seconds.
+delay is in seconds. Over tcp:// and ipc:// a pub drops what finds its queue full, which counts as
+missing: slow it down by --rate, or measure push, which waits.
 
-exit status: 1 when something was lost or a --require was not met
+exit status: 0; 1 when something was lost or a --require was not met; 2 when the system refuses, or
+the other end does not come within --timeout; 3 for bad arguments
 
 examples:
   mcast perf throughput --size 1K
   mcast perf throughput --size 64 --batch 1000 --rate 5G --count 10M --json
   mcast perf throughput --size 1K --rate 2G --require 'messages_per_s>2e5' --require 'loss==0'
+  mcast perf throughput tcp://127.0.0.1:5570 --type push --size 1K
   mcast perf latency --size 64 --busy-poll --loop caller --require 'latency_p99_s<50e-6'
+  mcast perf latency ipc:///tmp/perf --type pair
 two machines:
   mcast perf sub "epgm://eth0;239.192.7.1:5570"
   mcast perf pub "epgm://eth0;239.192.7.1:5570" --size 1K --rate 900M --duration 10
   mcast perf pong "epgm://eth0;239.192.7.2:5572"
   mcast perf ping "epgm://eth0;239.192.7.2:5572" --count 10K
+  mcast perf sub "tcp://*:5570" --bind --type pull
+  mcast perf pub tcp://10.0.0.5:5570 --type push --size 1K
 """
-
-Criterion = tuple[str, str, float]
-"""A name among the results, a comparison, a number."""
-
-_COMPARISONS: Final[dict[str, Callable[[float, float], bool]]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-_CRITERION: Final = re.compile(r"\s*(\w+)\s*(>=|<=|==|>|<)\s*(\S+)\s*")
-
-_DELAYS: Final = ("p50_s", "p90_s", "p99_s", "p999_s", "max_s")
-_SUB_NAMES: Final = (
-    *("size_bytes", "received", "missing", "loss", "lost_packets", "refused_messages"),
-    *("seconds", "messages_per_s", "bits_per_s", "cpu_s", "cpu_s_per_message", "rss_bytes"),
-    *("repaired", "naks_sent", "jitter_s"),
-    *(f"delay_{name}" for name in _DELAYS),
-)
-_PUB_NAMES: Final = (
-    *("sent", "seconds", "messages_per_s", "cpu_s", "cpu_s_per_message", "rss_bytes"),
-    *("odata_sent", "rdata_sent", "naks_received"),
-)
-_PING_NAMES: Final = (
-    *("size_bytes", "rounds", "missing", "loss", "seconds", "jitter_s"),
-    *(f"latency_{name}" for name in _DELAYS),
-)
-_NAMES: Final[dict[str, tuple[str, ...]]] = {
-    "pub": _PUB_NAMES,
-    "sub": _SUB_NAMES,
-    "ping": _PING_NAMES,
-    "pong": ("answered",),
-    "throughput": (*_SUB_NAMES, *(f"pub_{name}" for name in _PUB_NAMES)),
-    "latency": _PING_NAMES,
-}
-"""What each command measures, and ``--require`` can ask for."""
 
 _ENDS: Final[dict[str, Callable[[Load], Result]]] = {
     "pub": ends.publish,
@@ -132,11 +96,29 @@ def _add_kind(kinds: _SubParsersAction[forms.ArgumentParser], kind: str, text: s
         metavar="URL",
         nargs="?" if runs_both else None,
         default=default,
-        help="such as epgm://eth0;239.192.1.1:5555" + (f" (default {default})" * runs_both),
+        help="such as epgm://eth0;239.192.1.1:5555, tcp://10.0.0.5:5555 or ipc:///tmp/perf"
+        + (f" (default {default})" * runs_both),
     )
+    types = RECEIVER_TYPES if kind == "sub" else dict.fromkeys(TYPES)
+    usual = next(iter(types))
+    parser.add_argument(
+        "--type",
+        metavar="TYPE",
+        choices=types,
+        default=usual,
+        help=f"socket type: {', '.join(types)} (default {usual})",
+    )
+    if not runs_both:
+        parser.add_argument(
+            "--bind",
+            action="store_true",
+            help="wait for connections at the URL (and at --reply) instead of making them",
+        )
     if kind in ("latency", "ping", "pong"):
         parser.add_argument(
-            "--reply", metavar="URL", help="where pong answers (default: URL with the next port)"
+            "--reply",
+            metavar="URL",
+            help="where pong answers (default: URL with the next port, or with .reply; pair: none)",
         )
     if kind not in ("sub", "pong"):
         parser.add_argument(
@@ -154,7 +136,7 @@ def _add_kind(kinds: _SubParsersAction[forms.ArgumentParser], kind: str, text: s
             "--rate",
             metavar="R",
             type=forms.bits_per_second,
-            help="most bits per second on the wire, such as 800M, 5G or inf (default 800M)",
+            help="most bits per second, such as 800M, 5G or inf (default 800M; not epgm: inf)",
         )
         parser.add_argument(
             "--wait",
@@ -207,7 +189,10 @@ def _add_kind(kinds: _SubParsersAction[forms.ArgumentParser], kind: str, text: s
     parser.add_argument("--json", action="store_true", help="the results as one JSON object")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     parser.add_argument("--coordinated", action="store_true", help=argparse.SUPPRESS)
-    forms.add_option_argument(parser)
+    if runs_both:
+        forms.add_option_argument(parser)
+    else:
+        add_socket_arguments(parser)
     parser.set_defaults(run=_run)
 
 
@@ -217,84 +202,50 @@ def _run(arguments: argparse.Namespace) -> int:
     Raises: OptionError, EndpointError, TransportError, OutOfTimeError.
     """
     kind: str = arguments.kind
-    _check_criteria(arguments.require, kind)
-    if kind in _ENDS:
-        result = _ENDS[kind](_load(arguments))
-    else:
-        result = _run_both(arguments)
+    check_criteria(arguments.require, kind)
+    load = _load(arguments)
+    result = _ENDS[kind](load) if kind in _ENDS else run_both(arguments, load)
     print(json.dumps(result) if arguments.json else report_line(result), flush=True)
     failed = unmet(arguments.require, result)
     for text in failed:
         say(f"mcast perf {kind}: required {text}")
-    if result.get("missing"):
-        say(f"mcast perf {kind}: LOST {result['missing']:,} messages")
+    if missing := result.get("missing"):
+        assert isinstance(missing, int)
+        say(f"mcast perf {kind}: LOST {counted(missing, 'message')}")
         return EXIT_UNMET
     return EXIT_UNMET if failed else EXIT_OK
 
 
-def criterion(text: str) -> Criterion:
-    """The parts of such as ``messages_per_s>1e6``. Raises argparse.ArgumentTypeError."""
-    found = _CRITERION.fullmatch(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"NAME>NUMBER is wanted (or >=, <, <=, ==), not {text!r}")
-    try:
-        return found[1], found[2], float(found[3])
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{found[3]!r} in {text!r} is not a number") from None
-
-
-def unmet(criteria: Sequence[Criterion], result: Result) -> list[str]:
-    """Each criterion that does not hold, with what was found instead; what is unknown doesn't."""
-    failed = []
-    for name, comparison, wanted in criteria:
-        value = result.get(name)
-        if not isinstance(value, int | float) or not _COMPARISONS[comparison](value, wanted):
-            failed.append(f"{name}{comparison}{wanted:g}, and it is {value}")
-    return failed
-
-
-def _check_criteria(criteria: Sequence[Criterion], kind: str) -> None:
-    for name, _, _ in criteria:
-        if name not in _NAMES[kind]:
-            known = ", ".join(_NAMES[kind])
-            raise OptionError(f"--require {name}: {kind} does not measure it; it measures {known}")
-
-
-def _multicast(url: str) -> str:
-    """The same URL. Raises EndpointError for other transports."""
-    if not isinstance(parse_endpoint(url), MulticastEndpoint):
-        raise EndpointError(f"mcast perf measures epgm:// endpoints, not {url}")
-    return url
-
-
-def reply_url(url: str) -> str:
-    """The same interface and group with the next port, or the one before the last."""
-    endpoint = parse_endpoint(_multicast(url))
-    assert isinstance(endpoint, MulticastEndpoint)
-    port = endpoint.port + 1 if endpoint.port < 65535 else endpoint.port - 1
-    return str(
-        MulticastEndpoint(
-            interface=endpoint.interface, group=endpoint.group, port=port, source=endpoint.source
-        )
-    )
-
-
 def _load(arguments: argparse.Namespace) -> Load:
-    options = forms.socket_options(arguments.option, rate=getattr(arguments, "rate", None))
+    """What the arguments ask for, checked before anything is opened."""
+    kind: str = arguments.kind
+    rate: float | None = getattr(arguments, "rate", None)
     size = getattr(arguments, "size", 64)
     if size < 1:
         raise OptionError("--size is 1 or more")
-    if arguments.kind == "pub":
+    speaks_alone = kind in _ENDS
+    options = (
+        socket_options_of(arguments, rate=rate)
+        if speaks_alone
+        else forms.socket_options(arguments.option, rate=rate)
+    )
+    streams = not is_group(arguments.url)
+    sender_type = RECEIVER_TYPES[arguments.type] if kind == "sub" else arguments.type
+    if kind == "pub" and not streams:
         options.setdefault("sndhwm", _short_queue(options, size))
     context: dict[str, OptionValue] = {}
     if arguments.loop != "default":
         context["loop"] = arguments.loop
     if arguments.busy_poll:
         context["busy_poll"] = True
-    is_ping_pong = arguments.kind in ("ping", "pong")
-    return Load(
-        url=_multicast(arguments.url),
-        reply=(arguments.reply or reply_url(arguments.url)) if is_ping_pong else "",
+    has_reply = kind in ("latency", "ping", "pong")
+    load = Load(
+        url=arguments.url,
+        reply=(arguments.reply or reply_url(arguments.url)) if has_reply else "",
+        type=sender_type,
+        binds=getattr(arguments, "bind", False),
+        judge=authenticator(arguments) if speaks_alone else None,
+        pace_bps=rate if streams else None,
         size=size,
         count=getattr(arguments, "count", None),
         duration_s=getattr(arguments, "duration", 0.0),
@@ -308,6 +259,8 @@ def _load(arguments: argparse.Namespace) -> Load:
         is_coordinated=arguments.coordinated,
         is_quiet=arguments.quiet,
     )
+    check(load)
+    return load
 
 
 def _short_queue(options: dict[str, OptionValue], size: int) -> int:
@@ -328,129 +281,3 @@ def _timeout_s(arguments: argparse.Namespace) -> float:
     if getattr(arguments, "count", None) is not None or not hasattr(arguments, "duration"):
         return 60.0
     return float(arguments.duration) + 30.0
-
-
-class _End:
-    """One end as a process, its stdout read line by line against a common deadline."""
-
-    def __init__(self, kind: str, arguments: Sequence[str], deadline: Deadline) -> None:
-        self._kind = kind
-        self._deadline = deadline
-        self._rest = b""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "mcast", "perf", kind, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-
-    def line(self) -> str:
-        """The next line. Raises Error when the process ends without one, or out of time."""
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        while b"\n" not in self._rest:
-            if not select.select((descriptor,), (), (), self._deadline.left)[0]:
-                raise OutOfTimeError(f"the {self._kind} process did not end in time")
-            chunk = os.read(descriptor, 65536)
-            if not chunk:
-                raise Error(f"the {self._kind} process ended without a result")
-            self._rest += chunk
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode()
-
-    def expect(self, word: str) -> None:
-        """Wait for this word."""
-        while self.line() != word:
-            pass
-
-    def result(self) -> Result:
-        """What the process measured; its exit status is about loss, which the result tells, too."""
-        found: Result = json.loads(self.line())
-        return found
-
-    def tell(self) -> None:
-        """A line on its stdin: begin."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"go\n")
-        self._process.stdin.flush()
-
-    def let_end(self) -> None:
-        """The end of its stdin."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
-    def __enter__(self) -> _End:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
-        try:
-            self._process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def _run_both(arguments: argparse.Namespace) -> Result:
-    _load(arguments)  # mistakes are found before anything is started
-    timeout_s = _timeout_s(arguments)
-    deadline = Deadline(timeout_s + _GRACE_S)
-    common = ["--coordinated", "--json", f"--timeout={timeout_s}", f"--loop={arguments.loop}"]
-    common += ["--busy-poll"] * arguments.busy_poll
-    common += [f"-o{name}={_option_text(value)}" for name, value in arguments.option]
-    shape = [f"--size={arguments.size}"]
-    shape += (
-        [f"--count={arguments.count}"]
-        if arguments.count is not None
-        else [f"--duration={arguments.duration}"]
-    )
-    quiet = ["--quiet"] * arguments.quiet
-    if arguments.kind == "latency":
-        common += [arguments.url, f"--reply={arguments.reply or reply_url(arguments.url)}"]
-        with _End("pong", [*common, "--quiet"], deadline) as pong:
-            pong.expect("ready")
-            pause = f"--interval={arguments.interval}"
-            with _End("ping", [*common, *shape, pause, *quiet], deadline) as ping:
-                return ping.result()
-    common += [arguments.url, f"--batch={arguments.batch}"]
-    rate = [] if arguments.rate is None else [f"--rate={arguments.rate}"]
-    sockets = f"--sockets={arguments.sockets}"
-    with _End("sub", [*common, sockets, *quiet], deadline) as sub:
-        sub.expect("ready")
-        with _End("pub", [*common, *shape, *rate, "--quiet"], deadline) as pub:
-            sub.expect("joined")
-            pub.tell()
-            received = sub.result()
-            pub.let_end()
-            sent = pub.result()
-    return received | {f"pub_{name}": value for name, value in sent.items() if name != "kernel"}
-
-
-def _option_text(value: OptionValue) -> str:
-    return "none" if value is None else str(value)
-
-
-def report_line(result: Result) -> str:
-    """The results in words: a line of ``name value`` columns, in the reader's units."""
-    shown = []
-    for name, value in result.items():
-        if isinstance(value, str):
-            shown.append((name, value))
-        elif value is not None:
-            shown.append(_column(name, value))
-    width = max(len(name) for name, _ in shown)
-    return "\n".join(f"{name:<{width}}  {value:>16}" for name, value in shown)
-
-
-def _column(name: str, value: float) -> tuple[str, str]:
-    """Name and text of one result: per-second values with thousands, short times in us."""
-    if name == "loss" or name.endswith("_loss"):
-        return name, f"{value:.4%}"
-    if name.endswith("_per_s"):
-        return name, f"{value:,.0f}"
-    if name.endswith("cpu_s_per_message"):
-        return name.removesuffix("_s_per_message") + "_ns_per_message", f"{value * 1e9:,.0f}"
-    if name.endswith("_s") and not name.endswith("cpu_s"):
-        return name.removesuffix("_s") + "_us", f"{value * 1e6:,.1f}"
-    return name, f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"

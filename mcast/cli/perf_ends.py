@@ -12,7 +12,8 @@ host's order. Data starts with ``x``; every last message of a chunk carries the 
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from struct import Struct
 from typing import Final
 
@@ -29,10 +30,12 @@ from mcast.cli.perf_load import (
     stdin_speaks,
     tell,
 )
+from mcast.cli.perf_sockets import is_group, open_both, open_end
 from mcast.errors import Again
 from mcast.events import Lost, PeerJoined
 from mcast.runtime.clock import monotonic_ns
 from mcast.runtime.deadline import Deadline
+from mcast.stats import Snapshot
 
 __all__ = ["ping", "pong", "publish", "subscribe"]
 
@@ -55,8 +58,7 @@ def publish(load: Load) -> Result:
     Raises: OutOfTimeError, OptionError, EndpointError, TransportError.
     """
     with Watch(load, "pub") as watch, load.open_context() as context:
-        pub = context.socket(mcast.PUB, **load.options)
-        pub.connect(load.url)
+        pub = open_end(load, context, load.url, sends=True)
         _greet(load, pub)
         pub.send(_CONTROL.pack(_START, load.chunk, load.size))
         before_s = cpu_s()
@@ -76,11 +78,16 @@ def publish(load: Load) -> Result:
         "cpu_s_per_message": used_s / sent,
         "rss_bytes": rss_bytes(),
         "kernel": kernel.NAME,
-        **{name: stats.get(name, 0) for name in ("odata_sent", "rdata_sent", "naks_received")},
+        **_of_group(load, stats, ("odata_sent", "rdata_sent", "naks_received")),
     }
 
 
-def _greet(load: Load, pub: mcast.Pub) -> None:
+def _of_group(load: Load, stats: Snapshot, names: Sequence[str]) -> Result:
+    """Counters that only multicast has; None elsewhere."""
+    return {name: stats.get(name, 0) if is_group(load.url) else None for name in names}
+
+
+def _greet(load: Load, pub: mcast.Socket) -> None:
     """HELLO until the coordinating program, or the wait, says that everybody is there."""
     deadline = Deadline(None if load.is_coordinated else load.wait_s)
     while not deadline.has_passed:
@@ -89,13 +96,14 @@ def _greet(load: Load, pub: mcast.Pub) -> None:
             return
 
 
-def _send_singly(load: Load, pub: mcast.Pub, watch: Watch) -> int:
+def _send_singly(load: Load, pub: mcast.Socket, watch: Watch) -> int:
     send = pub.send
     payload = b"x" * load.size
     plain = range(load.chunk - 1)
     chunk = load.chunk
     left = load.count
-    end_ns = monotonic_ns() + int(load.duration_s * 1e9)
+    start_ns = monotonic_ns()
+    end_ns = start_ns + int(load.duration_s * 1e9)
     sent = 0
     while left is None or left >= chunk:
         for _ in plain:
@@ -104,6 +112,7 @@ def _send_singly(load: Load, pub: mcast.Pub, watch: Watch) -> int:
         send(_stamped(payload, now_ns))
         sent += chunk
         watch.done = sent
+        _keep_pace(load, sent, start_ns)
         if left is not None:
             left -= chunk
         elif now_ns >= end_ns:
@@ -113,12 +122,13 @@ def _send_singly(load: Load, pub: mcast.Pub, watch: Watch) -> int:
     return sent + left
 
 
-def _send_batches(load: Load, pub: mcast.Pub, watch: Watch) -> int:
+def _send_batches(load: Load, pub: mcast.Socket, watch: Watch) -> int:
     send_many = pub.send_many
     payload = b"x" * load.size
     batch = [payload] * load.batch
     left = load.count
-    end_ns = monotonic_ns() + int(load.duration_s * 1e9)
+    start_ns = monotonic_ns()
+    end_ns = start_ns + int(load.duration_s * 1e9)
     sent = 0
     while left is None or left >= load.batch:
         now_ns = monotonic_ns()
@@ -126,6 +136,7 @@ def _send_batches(load: Load, pub: mcast.Pub, watch: Watch) -> int:
         send_many(batch)
         sent += load.batch
         watch.done = sent
+        _keep_pace(load, sent, start_ns)
         if left is not None:
             left -= load.batch
         elif now_ns >= end_ns:
@@ -134,14 +145,23 @@ def _send_batches(load: Load, pub: mcast.Pub, watch: Watch) -> int:
     return sent + left
 
 
-def _send_ends(load: Load, pub: mcast.Pub, sent: int) -> None:
+def _keep_pace(load: Load, sent: int, start_ns: int) -> None:
+    """Sleep until so many messages may have left, where the socket has no pace of its own."""
+    if load.pace_bps is not None:
+        due_ns = start_ns + int(8e9 * load.size * sent / load.pace_bps)
+        if (ahead_ns := due_ns - monotonic_ns()) > 0:
+            select.select((), (), (), ahead_ns / 1e9)
+
+
+def _send_ends(load: Load, pub: mcast.Socket, sent: int) -> None:
     """END as often as a chunk is long, since a subscriber looks once a chunk; then again."""
     number = 0
     deadline = Deadline(None if load.is_coordinated else 1.0)
     while True:
-        for _ in range(load.chunk):
-            pub.send(_CONTROL.pack(_END, number, sent))
-            number += 1
+        with suppress(Again):  # who has gone takes no more
+            for _ in range(load.chunk):
+                pub.send(_CONTROL.pack(_END, number, sent), timeout=_QUIET_S)
+                number += 1
         if stdin_speaks(load, _QUIET_S) or deadline.has_passed:
             return
 
@@ -161,12 +181,9 @@ def subscribe(load: Load) -> Result:
     Raises: OutOfTimeError, OptionError, EndpointError, TransportError.
     """
     with Watch(load, "sub") as watch, load.open_context() as context:
-        tallies = []
-        for _ in range(load.sockets):
-            sub = context.socket(mcast.SUB, **load.options)
-            sub.subscribe(b"")
-            sub.connect(load.url)
-            tallies.append(_Tally(sub))
+        tallies = [
+            _Tally(open_end(load, context, load.url, sends=False)) for _ in range(load.sockets)
+        ]
         tell(load, "ready")
         _meet(load, tallies)
         before_s = cpu_s()
@@ -182,7 +199,7 @@ def subscribe(load: Load) -> Result:
 class _Tally:
     """What one subscriber socket has got. Data starts after START, or with the first data heard."""
 
-    def __init__(self, sub: mcast.Sub) -> None:
+    def __init__(self, sub: mcast.Socket) -> None:
         self.sub = sub
         self.taken = 0
         """Messages since the start, ENDs included."""
@@ -244,8 +261,13 @@ def _meet(load: Load, tallies: list[_Tally]) -> None:
         tally.begin(message)
 
 
-def _await_publisher(sub: mcast.Sub) -> None:
-    """From PeerJoined on, everything is delivered or reported; it comes with the first message."""
+def _await_publisher(sub: mcast.Socket) -> None:
+    """From PeerJoined on, everything is delivered or reported; it comes with the first message.
+
+    Over a stream that holds from the first message on.
+    """
+    if not (isinstance(sub, mcast.Sub) and sub.links):
+        return
     for event in sub.events(timeout=1.0):
         if isinstance(event, PeerJoined):
             return
@@ -298,12 +320,11 @@ def _subscriber_result(load: Load, tallies: list[_Tally], used_s: float) -> Resu
     received = sum(tally.received for tally in tallies)
     sent = sum(tally.sent for tally in tallies)
     lost_packets = refused = 0
-    for event in (event for tally in tallies for event in tally.sub.events()):
-        if isinstance(event, Lost):
-            if event.reason.counts_messages:
-                refused += event.count
-            else:
-                lost_packets += event.count
+    for event in (event for tally in tallies for event in _losses(tally.sub)):
+        if event.reason.counts_messages:
+            refused += event.count
+        else:
+            lost_packets += event.count
     stats = [tally.sub.stats() for tally in tallies]
     per_s = received / seconds / load.sockets
     return {
@@ -320,10 +341,19 @@ def _subscriber_result(load: Load, tallies: list[_Tally], used_s: float) -> Resu
         "cpu_s_per_message": used_s / max(1, received),
         "rss_bytes": rss_bytes(),
         "kernel": kernel.NAME,
-        "repaired": sum(one.get("repaired", 0) for one in stats),
-        "naks_sent": sum(one.get("naks_sent", 0) for one in stats),
+        **_of_group(load, _sum(stats), ("repaired", "naks_sent")),
         **delays_report([delay for tally in tallies for delay in tally.delays_ns], "delay"),
     }
+
+
+def _sum(stats: Sequence[Snapshot]) -> Snapshot:
+    return {name: sum(one.get(name, 0) for one in stats) for name in ("repaired", "naks_sent")}
+
+
+def _losses(sub: mcast.Socket) -> Iterator[Lost]:
+    """Those that a SUB has been told of; the others have no such events."""
+    if isinstance(sub, mcast.Sub):
+        yield from (event for event in sub.events() if isinstance(event, Lost))
 
 
 def ping(load: Load) -> Result:
@@ -334,11 +364,7 @@ def ping(load: Load) -> Result:
     payload = b"x" * load.size
     halves_ns: list[int] = []
     with Watch(load, "ping") as watch, load.open_context() as context:
-        pub = context.socket(mcast.PUB, **load.options)
-        sub = context.socket(mcast.SUB, **load.options)
-        sub.subscribe(b"")
-        pub.connect(load.url)
-        sub.connect(load.reply)
+        pub, sub = open_both(load, context, asks=True)
         _find_pong(pub, sub)
         send, recv, append = pub.send, sub.recv, halves_ns.append
         for _ in range(_WARM_UP_ROUNDS):
@@ -357,7 +383,7 @@ def ping(load: Load) -> Result:
         seconds = (monotonic_ns() - start_ns) / 1e9
         for _ in range(3):
             send(_CONTROL.pack(_END, 0, 0))
-        missing = sum(event.count for event in sub.events() if isinstance(event, Lost))
+        missing = sum(event.count for event in _losses(sub))
     return {
         "size_bytes": load.size,
         "rounds": len(halves_ns),
@@ -369,7 +395,7 @@ def ping(load: Load) -> Result:
     }
 
 
-def _find_pong(pub: mcast.Pub, sub: mcast.Sub) -> None:
+def _find_pong(pub: mcast.Socket, sub: mcast.Socket) -> None:
     """HELLO until it is answered, then wait until the last answer has come."""
     hello = _CONTROL.pack(_HELLO, 0, 0)
     is_found = False
@@ -390,11 +416,7 @@ def pong(load: Load) -> Result:
     Raises: OutOfTimeError, OptionError, EndpointError, TransportError.
     """
     with Watch(load, "pong") as watch, load.open_context() as context:
-        pub = context.socket(mcast.PUB, **load.options)
-        sub = context.socket(mcast.SUB, **load.options)
-        sub.subscribe(b"")
-        sub.connect(load.url)
-        pub.connect(load.reply)
+        pub, sub = open_both(load, context, asks=False)
         tell(load, "ready")
         send, recv = pub.send, sub.recv
         while (message := recv())[:2] != _END:

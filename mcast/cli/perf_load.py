@@ -18,6 +18,7 @@ from types import FrameType, TracebackType
 from typing import Final, Self
 
 import mcast
+from mcast.auth import Authenticator
 from mcast.cli.terminal import say
 from mcast.errors import Error, OptionError
 from mcast.options import OptionValue
@@ -61,6 +62,14 @@ class Load:
     url: str
     reply: str = ""
     """Where pong answers."""
+    type: str = "pub"
+    """The sender's socket type, a name of ``perf_sockets.TYPES``."""
+    binds: bool = False
+    """Wait for connections instead of making them."""
+    judge: Authenticator | None = None
+    """Who decides about clients, if anybody does."""
+    pace_bps: float | None = None
+    """Most bits of payload per second, where the socket does not keep to its rate itself."""
     size: int = 64
     """Bytes of a message, 1 or more."""
     count: int | None = None

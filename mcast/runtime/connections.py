@@ -139,6 +139,7 @@ class Connection:
             return
         if mask & select.EPOLLOUT:
             self.flush(now_ns)
+            self._peers.mark()  # a queue may have room again that somebody waits for
         if mask & ~select.EPOLLOUT and not self.is_over:
             self._read(now_ns, _BYTES_PER_TURN)
 

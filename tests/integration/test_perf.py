@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +73,46 @@ def test_latency_is_half_a_round_trip() -> None:
     assert done.returncode == 0, done.stderr
     assert result["rounds"] == 500
     assert 1e-6 < result["latency_p50_s"] <= result["latency_p99_s"] < 1.0
+
+
+def stream_url(scheme: str, folder: Path) -> str:
+    return f"ipc://{folder}/s" if scheme == "ipc" else f"tcp://127.0.0.1:{next(_ports)}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scheme", "kind"), [("tcp", "pub"), ("ipc", "pub"), ("ipc", "push"), ("tcp", "pair")]
+)
+def test_streams_are_measured_by_every_type(tmp_path: Path, scheme: str, kind: str) -> None:
+    where = (stream_url(scheme, tmp_path), "--type", kind)
+    result = result_of(perf("throughput", *where, "--count", "3001", "--json", "-q"))
+    assert (result["received"], result["missing"], result["repaired"]) == (3001, 0, None)
+    assert result["delay_p50_s"] > 0
+    done = perf("latency", *where, "--count", "200", "--json", "-q")
+    assert (done.returncode, result_of(done)["rounds"]) == (0, 200)
+
+
+def test_rate_of_a_stream_is_kept_and_several_sockets_get_all(tmp_path: Path) -> None:
+    done = perf(
+        *("throughput", stream_url("tcp", tmp_path), "--duration", "0.5", "--rate", "1M", "--json"),
+        *("--size", "100", "--sockets", "2", "--batch", "10"),
+    )
+    result = result_of(done)
+    assert (done.returncode, result["missing"]) == (0, 0), done.stderr
+    assert result["received"] == 2 * result["pub_sent"]
+    assert 0.4e6 < result["pub_messages_per_s"] * 800 < 1.1e6
+
+
+def test_end_that_cannot_start_ends_the_other_at_once() -> None:
+    with socket.socket() as keeper:
+        keeper.bind(("127.0.0.1", 0))
+        keeper.listen()
+        done = perf("throughput", f"tcp://127.0.0.1:{keeper.getsockname()[1]}", timeout_s=20)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Address already in use" in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "mcast perf throughput: error: the sub process ended without a result"
+    )
 
 
 def test_two_ends_need_no_third_program() -> None:

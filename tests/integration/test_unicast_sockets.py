@@ -52,6 +52,30 @@ def test_a_message_arrives_whole_and_in_order_over_every_transport(
     sender.join()
 
 
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:*", "ipc://*"])
+def test_publisher_that_drops_nothing_goes_on_when_its_subscriber_has_read(
+    ctx: mcast.Context, url: str
+) -> None:
+    count, batch = 300, [b"x" * 1024] * 100
+    sub = ctx.socket(mcast.SUB, rcvhwm=1000)
+    sub.subscribe(b"")
+    sub.bind(url)
+    pub = ctx.socket(mcast.PUB, xpub_nodrop=True, sndhwm=1000)
+    pub.connect(sub.last_endpoint)
+    until(lambda: pub.send(b"x") or sub.poll(0.01))
+    sub.recv()
+    sent: list[int] = []
+    sender = threading.Thread(
+        target=lambda: sent.extend(pub.send_many(batch, timeout=9) for _ in range(count))
+    )
+    sender.start()
+    received = 0
+    while received < 100 * count:
+        received += len(sub.recv_many(100, timeout=2))
+    sender.join()
+    assert sent == [100] * count
+
+
 def test_messages_that_the_linger_gives_up_are_counted() -> None:
     with mcast.Context() as context:
         push = context.socket(mcast.PUSH, linger=0.05)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mcast.cli import main, perf, perf_ends, perf_load
+from mcast.cli import main, perf, perf_ends, perf_load, perf_report, perf_sockets
 from mcast.errors import EndpointError, OptionError
 
 CONTROL = struct.Struct("=2sxxIQ")
@@ -121,14 +121,14 @@ def test_delay_beyond_the_histogram_counts_as_its_limit() -> None:
         ("jitter_s<1", ("jitter_s", "<", 1.0)),
     ],
 )
-def test_criterion_is_read(text: str, parts: perf.Criterion) -> None:
-    assert perf.criterion(text) == parts
+def test_criterion_is_read(text: str, parts: perf_report.Criterion) -> None:
+    assert perf_report.criterion(text) == parts
 
 
 @pytest.mark.parametrize("text", ["", "loss", "loss=0", ">3", "loss<", "loss<many", "a b<1"])
 def test_malformed_criterion_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        perf.criterion(text)
+        perf_report.criterion(text)
 
 
 @pytest.mark.parametrize(
@@ -136,33 +136,37 @@ def test_malformed_criterion_is_refused(text: str) -> None:
     [("a>1", True), ("a>2", False), ("a>=2", True), ("a<2", False), ("a<=2", True), ("a==2", True)],
 )
 def test_criterion_is_judged(text: str, holds: bool) -> None:
-    assert (perf.unmet([perf.criterion(text)], {"a": 2}) == []) is holds
+    assert (perf_report.unmet([perf_report.criterion(text)], {"a": 2}) == []) is holds
 
 
 def test_criterion_on_what_was_not_measured_is_unmet() -> None:
-    assert perf.unmet([("delay_p50_s", "<", 1.0)], {"delay_p50_s": None}) != []
-    assert perf.unmet([("delay_p50_s", "<", 1.0)], {}) != []
+    assert perf_report.unmet([("delay_p50_s", "<", 1.0)], {"delay_p50_s": None}) != []
+    assert perf_report.unmet([("delay_p50_s", "<", 1.0)], {}) != []
 
 
 def test_unmet_criterion_says_what_was_found() -> None:
-    assert perf.unmet([("sent", ">", 5.0)], {"sent": 3}) == ["sent>5, and it is 3"]
+    assert perf_report.unmet([("sent", ">", 5.0)], {"sent": 3}) == ["sent>5, and it is 3"]
 
 
 def test_pong_answers_on_the_next_port() -> None:
-    assert perf.reply_url("epgm://lo;239.192.7.1:5572") == "epgm://lo;239.192.7.1:5573"
+    assert perf_sockets.reply_url("epgm://lo;239.192.7.1:5572") == "epgm://lo;239.192.7.1:5573"
 
 
 def test_pong_of_the_last_port_answers_on_the_one_before() -> None:
-    assert perf.reply_url("epgm://lo;239.192.7.1:65535") == "epgm://lo;239.192.7.1:65534"
+    assert perf_sockets.reply_url("epgm://lo;239.192.7.1:65535") == "epgm://lo;239.192.7.1:65534"
+
+
+def test_pong_of_a_path_answers_beside_it() -> None:
+    assert perf_sockets.reply_url("ipc:///tmp/perf") == "ipc:///tmp/perf.reply"
 
 
 def test_reply_of_no_url_is_an_endpoint_error() -> None:
     with pytest.raises(EndpointError):
-        perf.reply_url("nowhere")
+        perf_sockets.reply_url("nowhere")
 
 
 def test_report_shows_readers_units() -> None:
-    text = perf.report_line(
+    text = perf_report.report_line(
         {"loss": 0.01, "delay_p50_s": 25e-6, "cpu_s_per_message": 2e-7, "messages_per_s": 1e6}
     )
     rows = dict(line.split() for line in text.splitlines())
@@ -175,7 +179,7 @@ def test_report_shows_readers_units() -> None:
 
 
 def test_report_leaves_out_what_was_not_measured() -> None:
-    assert "jitter" not in perf.report_line({"sent": 1, "jitter_s": None})
+    assert "jitter" not in perf_report.report_line({"sent": 1, "jitter_s": None})
 
 
 def test_chunk_is_short_where_the_rate_is_low() -> None:
@@ -212,7 +216,15 @@ def test_loop_that_this_build_lacks_is_an_option_error() -> None:
         ["throughput", "--count", "1", "--duration", "1"],
         ["latency", "--rate", "1G"],
         ["sub"],
-        ["pub", "tcp://127.0.0.1:5555"],
+        ["pub", "udp://lo;239.192.1.1:5555"],
+        ["pub", "inproc://here"],
+        ["sub", "tcp://*:5555"],
+        ["sub", "tcp://127.0.0.1:*", "--bind"],
+        ["pub", "epgm://lo;239.192.1.1:5555", "--bind"],
+        ["throughput", "--type", "push"],
+        ["throughput", "tcp://127.0.0.1:5555", "--type", "push", "--sockets", "2"],
+        ["sub", "tcp://127.0.0.1:5555", "--bind", "--sockets", "2"],
+        ["sub", "tcp://127.0.0.1:5555", "--type", "push"],
         ["throughput", "-o", "nonsense=1"],
         ["nothing"],
         [],
