@@ -90,6 +90,7 @@ def test_the_commands_of_a_page_lead_to_a_message(
     assert "MSFT" not in first.text
 
 
+@pytest.mark.slow
 @needs_bash
 def test_the_rest_of_the_tutorial_s_commands_run(newcomer: ModuleType, home: Path) -> None:
     text = TUTORIAL.read_text()
