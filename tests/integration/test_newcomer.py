@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
@@ -102,6 +103,28 @@ def test_the_rest_of_the_tutorial_s_commands_run(newcomer: ModuleType, home: Pat
         terminal.run(". env/bin/activate")
         terminal.run(rest[0], 60.0)
         terminal.wait_for("every ledger closed: 3 x 20,000 delivered, 0 lost", 1.0)
+
+
+@needs_bash
+def test_the_commands_of_the_page_on_encryption_give_an_answer(
+    newcomer: ModuleType, home: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    text = (ROOT / "docs" / "howto" / "encrypt.md").read_text().replace(":5555", f":{port}")
+    *make_keys, serve, ask = commands_of(text)
+    with (
+        newcomer.Terminal(home, dict(os.environ)) as first,
+        newcomer.Terminal(home, dict(os.environ)) as second,
+    ):
+        for terminal in (first, second):
+            terminal.run(". env/bin/activate")
+        for command in make_keys:
+            first.run(command, 20.0)
+        first.type(serve)
+        second.run(ask, 20.0)
+    assert "\nhello\n" in second.text
 
 
 @needs_bash
