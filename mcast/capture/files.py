@@ -26,6 +26,8 @@ _RECORD_LIMIT_BYTES: Final = 1 << 24
 _INTERFACE_LIMIT: Final = 4096
 _EARLY_LIMIT_BYTES: Final = 16 << 20
 """Most early packets kept for one stream while a hole may still be filled."""
+_TIME_LIMIT_NS: Final = 1 << 62
+"""The year 2116, and as far back: what a file says beyond it fits no 64 bits, or barely."""
 
 _PCAP: Final = {
     b"\xd4\xc3\xb2\xa1": (True, 1000),
@@ -233,6 +235,7 @@ class CaptureFile:
             raise self._fail("a packet's block contradicts itself: the file is corrupt here")
         found = self._interfaces[index]
         time_ns = (high << 32 | low) * _SECOND_NS // found.ticks_per_s + found.offset_ns
+        time_ns = min(max(time_ns, -_TIME_LIMIT_NS), _TIME_LIMIT_NS)
         return self._record(index, time_ns, start + 28, captured, original)
 
     def _start_section(self) -> None:

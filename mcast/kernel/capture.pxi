@@ -45,6 +45,7 @@ cdef class CaptureFlow:
         self.pattern = ()
         self._bucket = -1
 
+    @cython.cdivision(False)  # times before 1970 are rounded down, too
     cpdef heard(self, long long time_ns, long long size_bytes):
         """Count a packet of this stream."""
         cdef long long bucket = time_ns // PEAK_IVL_NS

@@ -10,7 +10,8 @@ cdef enum:
     SPAN_LIMIT = 1 << 20
     HOLE_LIMIT = 4096
     LEAST_FRAME_BYTES = 2
-    PAGE_ENTRIES = 1024
+    PAGE_BITS = 10
+    PAGE_ENTRIES = 1 << PAGE_BITS
     PAGE_COUNT = 1024  # times PAGE_ENTRIES is SPAN_LIMIT
 
 
@@ -334,7 +335,7 @@ cdef class ReceiveSlots:
         end = min(sqn, number + SPAN_LIMIT)
         while number < end and self.stored_count:
             if self._pages[self._page_of(number)] == NULL:
-                number = (number // PAGE_ENTRIES + 1) * PAGE_ENTRIES
+                number = (number | (PAGE_ENTRIES - 1)) + 1
                 continue
             if self._entry(number).packet != NULL:
                 self._drop(number)
@@ -364,7 +365,7 @@ cdef class ReceiveSlots:
         return page != NULL and page.entries[sqn & (PAGE_ENTRIES - 1)].packet != NULL
 
     cdef inline Py_ssize_t _page_of(self, long long sqn) noexcept:
-        return <Py_ssize_t>((sqn // PAGE_ENTRIES) & (PAGE_COUNT - 1))
+        return <Py_ssize_t>((sqn >> PAGE_BITS) & (PAGE_COUNT - 1))  # also where it is negative
 
     cdef inline Entry *_entry(self, long long sqn) noexcept:
         """Its place in the table, where there is a page for it."""
@@ -372,7 +373,7 @@ cdef class ReceiveSlots:
 
     cdef bint _has_room(self, long long sqn, long long size_bytes) noexcept:
         cdef long long limit_bytes = self.limit_bytes
-        cdef Hole *hole
+        cdef Py_ssize_t index
         if sqn == self.undecoded:
             return True
         if sqn - self.undecoded >= SPAN_LIMIT:
@@ -384,8 +385,9 @@ cdef class ReceiveSlots:
         if self.stored_bytes + size_bytes > limit_bytes:
             return False
         if sqn < self.lead and self._is_full():
-            hole = &self._holes[self._hole_below(sqn)]
-            return not hole.first < sqn < hole.last
+            index = self._hole_below(sqn)
+            # Anybody may ask for a number that has come: then no hole is below.
+            return index < 0 or not self._holes[index].first < sqn < self._holes[index].last
         return True
 
     cdef Block *_new_block(self, Py_ssize_t size, uint8_t **data) except NULL:
@@ -529,6 +531,8 @@ cdef class ReceiveSlots:
         return 0
 
     cdef void _remove_holes(self, Py_ssize_t index, Py_ssize_t count) noexcept:
+        if count == 0:
+            return  # there may be no memory to move within
         self.hole_count -= count
         memmove(
             &self._holes[index], &self._holes[index + count],

@@ -222,7 +222,8 @@ cdef class StreamWriter:
             block = <uint8_t *>PyMem_RawMalloc(<size_t>room)
             if block == NULL:
                 raise MemoryError
-            memcpy(block, self._block + self._start, <size_t>held)
+            if held:  # else there may be no old block
+                memcpy(block, self._block + self._start, <size_t>held)
             PyMem_RawFree(self._block)
             self._block = block
             self._room = room

@@ -138,11 +138,6 @@ class GapList:
         """When ``take_due`` may have something to do; early is possible, late is not."""
         return self._next_ns
 
-    @property
-    def front(self) -> Gap | None:
-        """The oldest gap."""
-        return self._gaps[0] if self._gaps else None
-
     def open(self, first: int, last: int, now_ns: int) -> None:
         """What is missing behind all other gaps was noticed: wait, then ask (section 6.3)."""
         count = self._window.missing_count(first, last)
@@ -321,18 +316,16 @@ class GapList:
         return self._window.missing_count(first, last) if first <= last else 0
 
     def _runs(self, sqns: Iterable[int]) -> Iterator[tuple[int, int]]:
-        """Stretches of ``sqns`` between which nothing else is missing, as (first, last)."""
-        first = last = None
-        for sqn in sorted(sqns):
-            if first is None or last is None:
-                first = last = sqn
-            elif sqn <= last + 1 or not self._missing(last + 1, sqn - 1):
-                last = sqn
-            else:
+        """Stretches of ``sqns``, of which there is one, between which nothing else is missing, as
+        (first, last)."""
+        first, *others = sorted(sqns)
+        last = first
+        for sqn in others:
+            if self._missing(last + 1, sqn - 1):
                 yield first, last
-                first = last = sqn
-        if first is not None and last is not None:
-            yield first, last
+                first = sqn
+            last = sqn
+        yield first, last
 
     def _isolate(self, index: int, first: int, last: int) -> int:
         """Split the gap at ``index`` so that what it lacks from ``first`` to ``last`` is by itself;

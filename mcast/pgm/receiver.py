@@ -26,7 +26,6 @@ from mcast.pgm.packet import (
     Data,
     Nak,
     Packet,
-    PacketError,
     Spm,
     build_nak,
     build_spmr,
@@ -189,10 +188,9 @@ class Receiver:
         return not (self._final_sqn is not None or self.is_over or self._slots.special_count)
 
     def resume(self) -> None:
-        """Go on where an ``Intake`` has left the window."""
+        """Go on where an ``Intake`` has left the window, before anything else after ``flush``."""
         slots = self._slots
-        if not self._out:
-            self._out_first = slots.undecoded
+        self._out_first = slots.undecoded
         if slots.odd_from >= 0:
             self._odd_from, slots.odd_from = slots.odd_from, -1
 
@@ -504,11 +502,7 @@ class Receiver:
 
     def _decode_flagged(self, raw: bytes, sqn: int) -> None:
         """A packet with options, in sequence: part of a foreign APDU, or data like any other."""
-        try:
-            packet = parse_untrusted(raw)
-        except PacketError:  # cannot be: it was parsed before it was stored
-            self._decoder.resync()
-            return
+        packet = parse_untrusted(raw)  # it was before it was stored, and raises nothing
         assert isinstance(packet.body, Data)
         fragment = packet.options.fragment
         if fragment is None:

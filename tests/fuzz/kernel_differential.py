@@ -200,6 +200,12 @@ def plain_program(dice: Dice) -> Program:
         program.append(("sum", data))
         topic = bytes(dice.choices((0, 97, 98, 255), k=dice.randrange(6)))
         program.append(("match", some_prefixes(dice), topic))
+        messages: list[Any] = [some_part(dice) for _ in range(dice.randrange(4))]
+        if dice.randrange(4) == 3:
+            messages.insert(0, tuple(some_part(dice) for _ in range(dice.randrange(4))))
+        if dice.randrange(4) == 3:
+            messages.append(dice.choice(("text", 3, memoryview(bytes(9))[::2], bytearray(700))))
+        program.append(("messages", messages))
     return program
 
 
@@ -212,6 +218,13 @@ def plain_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 outcome(kernel.checksum, memoryview(bytearray(data))),
                 outcome(kernel.checksum_ok, data),
             )
+        elif step[0] == "messages":
+            # How a TypeError of the interpreter reads is its own business.
+            for_each = (outcome(of, step[1]) for of in (kernel.parts_of, kernel.longest_bytes))
+            yield [
+                TypeError if isinstance(one, tuple) and one[0] is TypeError else one
+                for one in for_each
+            ]
         else:
             topic_filter = kernel.TopicFilter(step[1])
             other = kernel.TopicFilter([memoryview(prefix) for prefix in step[1]])
@@ -310,6 +323,8 @@ def decode_program(dice: Dice) -> Program:
             tsdu = bytes([0, dice.choice(octets), *dice.choices(octets, k=dice.randrange(40))])
         if kind == 6:
             tsdu = dice.randbytes(dice.randrange(40))
+        if kind == 7:
+            program.append(("limits", *some_limits(dice)))
         program.append(("decode", tsdu))
     return program
 
@@ -329,6 +344,8 @@ def decode_run(kernel: Kernel, program: Program) -> Iterator[object]:
             decoder.resync()
         elif step[0] == "filter":
             decoder.topic_filter = kernel.TopicFilter(step[1])
+        elif step[0] == "limits":
+            decoder.max_message_bytes, decoder.max_part_count = step[1:]
         yield out, *decoder_state(decoder)
 
 
@@ -340,13 +357,14 @@ def decoder_state(decoder: Any) -> tuple[object, ...]:
         decoder.too_long_count,
         bool(decoder.in_step),
         bool(decoder.is_partial),
+        (decoder.max_message_bytes, decoder.max_part_count),
     )
 
 
 def receive_program(dice: Dice) -> Program:
     """Subscriber side: sound runs with loss, duplicates, reorder, damage and noise between."""
-    first_number = dice.choice(FIRST_NUMBERS)
-    _, packets = a_stream(dice, first_number)
+    first_number = dice.choice((*FIRST_NUMBERS, -5))
+    _, packets = a_stream(dice, first_number & 0xFFFF_FFFF)
     joined = first_number + dice.choice((0, 0, 0, 1, 2))
     limit_bytes = dice.choice((0, 100, 2000, 1 << 20, 1 << 20))
     program: Program = [("new", some_prefixes(dice), *some_limits(dice), joined, limit_bytes)]
@@ -373,8 +391,10 @@ def receive_program(dice: Dice) -> Program:
             program.append(("skip_to", dice.choice((0, 1, 2, 3, 3, 70_000))))
         elif kind == 14:
             program.append(("reach", dice.choice((-1, 0, 1, 2, 5, 3000, 60_000))))
-        else:
+        elif dice.randrange(8) < 7:
             program.append(("no news",))
+        else:
+            program.append(dice.choice((("limit", dice.choice((0, 500, 1 << 20))), ("comb",))))
     return program
 
 
@@ -402,17 +422,32 @@ def receive_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 slots.has_news = False
                 slots.late_sqn = -1
                 slots.mended_first, slots.mended_last = slots.undecoded - 4, slots.lead
+            case ("limit", limit_bytes):
+                slots.limit_bytes = limit_bytes
+            case ("comb",):
+                result = comb(slots)
         near = slots.undecoded
         yield (
             result,
             out,
             *window_state(slots),
+            slots.decoder is decoder,
             [slots.holds(near + delta) for delta in range(-1, 5)],
             slots.missing(near, slots.lead, 20),
             slots.missing_count(near + 1, slots.lead + 2),
             [slots.has_room(near + delta, 50) for delta in (-1, 0, 1, 2, 4, 70_000, 1 << 20)],
+            [slots.has_room(slots.lead + delta, 50) for delta in (-3, -2, -1, 0, 1, 2)],
             *decoder_state(decoder),
         )
+
+
+def comb(slots: Any) -> object:
+    """Store every other number until there are as many holes as may be, and four missing behind."""
+    result: object = None
+    while not slots.is_full and result in (None, (bool, True)):
+        result = outcome(slots.store, slots.lead + 2, bytes(30))
+    slots.reach(slots.lead + 4)
+    return result
 
 
 def window_state(slots: Any) -> tuple[object, ...]:
@@ -421,7 +456,7 @@ def window_state(slots: Any) -> tuple[object, ...]:
         (slots.ready_count, slots.hole_count, slots.hole_last, bool(slots.is_full)),
         (slots.stored_count, slots.stored_bytes, slots.special_count, bool(slots.has_news)),
         (slots.packet_count, slots.repair_count, slots.filled_count, slots.payload_bytes),
-        (slots.duplicate_count, slots.late_sqn),
+        (slots.duplicate_count, slots.limit_bytes, slots.late_sqn),
     )
 
 
@@ -644,6 +679,8 @@ def intake_program(dice: Dice) -> Program:
             program.append(("take", dice.choice((1, 3, 1000))))
         elif kind == 7:
             program.append(("hold", dice.randrange(3) == 0))
+            if dice.randrange(3) == 2:
+                program.append(("resume",))
         program.append(("read", dice.randrange(1 << 40)))
     return program
 
@@ -691,9 +728,14 @@ def intake_run(kernel: Kernel, program: Program) -> Iterator[object]:
                     result = outcome(inbox.get_many, count)
                 case ("hold", wanted):
                     intake.hold = wanted
+                case ("resume",):
+                    intake.settle()
+                    intake.resume()
             seen = intake.size_bytes, inbox.put_count, slots.heard_ns, slots.odd_from
-            dropped = intake.dropped_count
+            dropped = intake.dropped_count, intake.overflow_count, bool(intake.hold)
             yield result, seen, window_state(slots), intake.due_ns, dropped, list(refused)
+        intake.ring()
+        intake.close()
 
 
 def pace_program(dice: Dice) -> Program:
@@ -702,6 +744,8 @@ def pace_program(dice: Dice) -> Program:
     program: Program = [("new", rate, dice.choice((100, 65_000)))]
     for _ in range(dice.randrange(1, 30)):
         program.append(("spend", dice.choice((0, 1, 10_000, 10**9)), dice.randrange(1, 70_000)))
+        if dice.randrange(8) == 7:
+            program.append(("rate", dice.choice((1e4, 8e8, inf)), dice.choice((1, 100, 65_000))))
     return program
 
 
@@ -709,10 +753,259 @@ def pace_run(kernel: Kernel, program: Program) -> Iterator[object]:
     bucket = kernel.TokenBucket(*program[0][1:])
     yield bucket.available_bytes(0)
     now_ns = 10**12
-    for _, step_ns, size_bytes in program[1:]:
-        now_ns += step_ns
-        bucket.spend(now_ns, size_bytes)
+    for step in program[1:]:
+        match step:
+            case ("spend", step_ns, size_bytes):
+                now_ns += step_ns
+                bucket.spend(now_ns, size_bytes)
+            case ("rate", rate, size_bytes):
+                bucket.set_rate(rate, size_bytes)
         yield bucket.available_bytes(now_ns), bucket.ready_at_ns(size_bytes)
+
+
+def schedule_program(dice: Dice) -> Program:
+    """A transmit window whose packets leave when their time has come; nothing is sent."""
+    program: Program = [
+        (
+            "new",
+            *(dice.choice((17, 100, 1428)), dice.choice((4, 16, 64))),
+            *(dice.choice((1e4, 8e8, inf)), dice.choice((100, 65_000))),
+            *(
+                dice.choice((0, 50_000, 10**6)),
+                dice.choice((1000, 60_000)),
+                dice.choice((1, 3, 44)),
+            ),
+        )
+    ]
+    for _ in range(dice.randrange(1, 60)):
+        kind = dice.randrange(10)
+        if kind < 3:
+            program.append(("append", some_part(dice)))
+        elif kind < 5:
+            program.append(("take_run",))
+        elif kind == 5:
+            program.append(("wait", dice.randrange(2) == 1))
+        elif kind == 6:
+            program.append(("seal",))
+        elif kind == 7:
+            program.append(("pass", dice.choice((0, 1, 12_499, 12_500, 10**6, 10**10))))
+        elif kind == 8:
+            program.append(dice.choice((("close",), ("leave",), ("open",), ("watch",))))
+        else:
+            left = "left", dice.choice((1, 781, 10**6))
+            program.append(left if dice.randrange(3) else ("rate", dice.choice((1e5, inf)), 1000))
+    return program
+
+
+def schedule_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    _, tsdu_bytes, slot_count, rate, burst_bytes, coalesce_ns, quantum_bytes, run = program[0]
+    slots = kernel.TransmitSlots(TSI, DPORT, tsdu_bytes, slot_count)
+    schedule = kernel.SendSchedule(
+        slots,
+        kernel.TokenBucket(rate, burst_bytes),
+        coalesce_ns=coalesce_ns,
+        quantum_bytes=quantum_bytes,
+        run_packets=run,
+    )
+    now_ns = 10**12
+    for step in program:
+        result: object = None
+        match step:
+            case ("append", part):
+                result = outcome(slots.append, [part])
+            case ("take_run",):
+                result = outcome(schedule.take_run, now_ns)
+            case ("wait", armed):
+                schedule.wait(armed=armed)
+            case ("seal",):
+                slots.seal()
+            case ("pass", step_ns):
+                now_ns += step_ns
+            case ("close",):
+                schedule.close()
+            case ("leave",):
+                schedule.leave()
+            case ("open",):
+                schedule.open_until_ns = now_ns + 10**6
+                schedule.is_watched = True
+            case ("watch",):
+                schedule.is_watched = False
+                schedule.armed_until_ns = now_ns + 1
+            case ("left", step_ns):
+                schedule.data_left_ns = schedule.data_sent_ns + step_ns
+            case ("rate", bits_per_s, size_bytes):
+                schedule.bucket.set_rate(bits_per_s, size_bytes)
+        yield (
+            result,
+            [bool(schedule.is_due(now_ns, alone=alone)) for alone in (False, True)],
+            (bool(schedule.has_pending), bool(schedule.is_watched)),
+            (schedule.due_ns, schedule.armed_until_ns, schedule.armed_below),
+            (schedule.open_until_ns, schedule.data_sent_ns, schedule.data_left_ns),
+            (schedule.sent_packets, schedule.sent_bytes, schedule.bucket.available_bytes(now_ns)),
+            (schedule.coalesce_ns, schedule.quantum_bytes, schedule.run_packets),
+            (slots.slot_bytes, slots.unsent, slots.next, slots.open_bytes),
+        )
+
+
+LINKS = (101, 101, 1, 0, 108, 113, 276, 228, 12, 7)
+"""Link types of captures; 7 is none that is known."""
+
+
+def capture_program(dice: Dice) -> Program:
+    """Records of a capture file, most of them a stream's packets, often with a bent field."""
+    is_ng, is_little = dice.randrange(2) == 1, dice.randrange(2) == 1
+    first_number = dice.choice(FIRST_NUMBERS)
+    _, packets = a_stream(dice, first_number)
+    link_type = dice.choice(LINKS)
+    ticks = dice.choice((1, 1000, 1000, 10**9))
+    program: Program = [("new", is_ng, is_little, first_number, dice.choice((0, 300, 10_000)))]
+    if dice.randrange(8) < 7:
+        program.append(("interface", link_type, ticks))
+    for _ in range(dice.randrange(1, 8)):
+        data = bytearray(dice.randrange(8))
+        start = len(data)
+        for _ in range(dice.randrange(6)):
+            packet = dice.choice(packets) if packets and dice.randrange(8) == 7 else b""
+            if packets and not packet:
+                packet = packets.pop(0)
+            if dice.randrange(8) == 7:
+                packet = damaged(dice, packet)
+            if dice.randrange(8) == 7 and len(packet) > 6:
+                packet = with_checksum(bytearray(packet[:4] + b"\5" + packet[5:]))  # RDATA
+            data += a_record(dice, packet, link_type, is_ng, is_little)
+        if data and dice.randrange(6) == 5:
+            data[dice.randrange(len(data))] = dice.choice((0, 1, 4, 6, 17, 69, 255))
+        if dice.randrange(6) == 5:
+            del data[dice.randrange(len(data) + 1) :]
+        if dice.randrange(12) == 11:
+            start = dice.choice((-1, 0, 1, len(data), len(data) + 5))
+        program.append(("walk", bytes(data), start))
+        kind = dice.randrange(8)
+        if kind == 5:
+            program.append(("heard", dice.choice((-1, -(10**8), 0, 10**17)), 100))
+        elif kind == 6:
+            program.append(("unheard",))
+        elif kind == 7:
+            program.append(dice.choice((("reach", 2), ("count", 5), ("limit", 500), ("skip", 1))))
+    return program
+
+
+def a_record(dice: Dice, packet: bytes, link_type: int, is_ng: bool, is_little: bool) -> bytes:
+    """One record around a PGM packet in UDP over IPv4, or IPv6."""
+    udp = bytes((0x9C, 0x40)) + DPORT.to_bytes(2, "big") + (8 + len(packet)).to_bytes(2, "big")
+    udp += b"\0\0" + packet
+    if dice.randrange(4) == 3:
+        frame = b"\x60\0\0\0" + len(udp).to_bytes(2, "big") + b"\x11\x01" + bytes(32) + udp
+        kind = b"\x86\xdd"
+    else:
+        options = bytes(4 * dice.choice((0, 0, 0, 1, 10)))
+        size = 20 + len(options) + len(udp)
+        frame = bytes((0x45 + len(options) // 4, 0)) + size.to_bytes(2, "big") + b"\0\0\x40\0"
+        frame += b"\x01\x11\0\0\x0a\0\0\1\xef\xc0\1\1" + options + udp
+        kind = b"\x08\0"
+    tags = b"".join(dice.choices((b"\x81\0\0\1", b"\x88\xa8\0\2"), k=dice.choice((0, 0, 1, 2, 3))))
+    heads = {1: bytes(12) + tags + kind, 0: bytes(4), 108: bytes(4)}
+    heads |= {113: bytes(14) + kind, 276: kind + bytes(18)}
+    frame = heads.get(link_type, b"") + frame + bytes(dice.choice((0, 0, 1, 2)))
+    words = [dice.randrange(1 << 16), dice.randrange(1 << 32), len(frame), len(frame)]
+    if dice.randrange(12) == 11:
+        words[dice.randrange(4)] = dice.choice((0, 1, 24, 1 << 31, 0xFFFF_FFFF))
+    order = "little" if is_little else "big"
+    if not is_ng:
+        return b"".join(word.to_bytes(4, order) for word in words) + frame
+    frame += bytes(-len(frame) % 4)
+    head = [6, 32 + len(frame), 0, *words]
+    if dice.randrange(12) == 11:
+        head[dice.randrange(3)] = dice.choice((0, 1, 6, 28, 32, 33, 36, 0xFFFF_FFFF))
+    return b"".join(word.to_bytes(4, order) for word in (*head,)) + frame + bytes(4)
+
+
+def capture_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    _, is_ng, is_little, first_number, limit_bytes = program[0]
+    decoder = kernel.FrameDecoder(kernel.TopicFilter([b""]), 10_000, 5)
+    slots = kernel.ReceiveSlots(TSI, DPORT, decoder, first_number)
+    flow = kernel.CaptureFlow(slots)
+    walk = kernel.CaptureWalk(is_ng, is_little, limit_bytes)
+    ports_and_gsi = DPORT.to_bytes(2, "big") + TSI[6:] + TSI[:6]
+    addresses = b"\x0a\0\0\1\xef\xc0\1\1", bytes(32)
+    walk.flows.update({address + ports_and_gsi: flow for address in addresses})
+    walk.arrivals = []
+    for step in program:
+        result: object = None
+        match step:
+            case ("interface", link_type, tick_ns):
+                walk.add_interface(link_type, tick_ns)
+            case ("walk", data, start):
+                result = outcome(walk.walk, data, start)
+            case ("heard", time_ns, size_bytes):
+                flow.heard(time_ns, size_bytes)
+            case ("unheard",):
+                walk.arrivals = None
+            case ("reach", delta):
+                slots.reach(slots.lead + delta)
+            case ("skip", delta):
+                flow.slots.skip_to(slots.next + delta)
+            case ("count", count):
+                walk.frame_count += count
+            case ("limit", size_bytes):
+                walk.stored_bytes_limit = size_bytes
+        yield (
+            result,
+            None if walk.arrivals is None else [arrival[1:] for arrival in walk.arrivals],
+            (walk.frame_count, walk.stored_bytes_limit, len(walk.flows)),
+            (flow.packet_count, flow.byte_count, flow.first_ns, flow.last_ns, flow.peak_bytes),
+            *window_state(slots),
+            *decoder_state(decoder),
+        )
+
+
+def udp_program(dice: Dice) -> Program:
+    """Datagrams and runs through a socket, read in batches into buffers that may be too short."""
+    program: Program = [("new", dice.choice((1, 2, 8)), dice.choice((1, 100, 65_536)))]
+    for _ in range(dice.randrange(1, 20)):
+        if dice.randrange(3):
+            segment_bytes = dice.choice((1, 7, 100, 1000))
+            count = dice.choice((0, 1, 1, 2, 9))
+            data = some_bytes(dice, segment_bytes * count + dice.randrange(segment_bytes))
+            program.append(("send", data, segment_bytes, dice.randrange(4)))
+        else:
+            program.append(("read",))
+    program += [("read",)] * 3 + [("forget",), ("closed",)]
+    return program
+
+
+def udp_run(kernel: Kernel, program: Program) -> Iterator[object]:
+    reader = kernel.UdpReader(*program[0][1:])
+    writer = kernel.UdpWriter()
+    yield None
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here,
+    ):
+        there.bind(("127.0.0.1", 0))
+        sockaddr = packed_sockaddr(b"\x7f\0\0\1", there.getsockname()[1], 0)
+        for step in program[1:]:
+            result: object = None
+            match step:
+                case ("send", data, segment_bytes, way):
+                    writer.gso, writer.mmsg = way > 1, way > 0
+                    result = outcome(writer.send, here.fileno(), sockaddr, data, segment_bytes)
+                case ("read",):
+                    result = [
+                        (address, bytes(view), size)
+                        for address, view, size in reader.read(there.fileno())
+                    ]
+                case ("forget",):
+                    reader.forget(there.fileno())
+                case ("closed",):
+                    there.close()
+                    with contextlib.suppress(OSError):
+                        result = reader.read(there.fileno())
+            yield (
+                result,
+                (reader.truncated_count, reader.empty_count, dict(reader.overflows)),
+                (bool(writer.gso), bool(writer.mmsg)),
+            )
 
 
 def zmtp_program(dice: Dice) -> Program:
@@ -772,6 +1065,7 @@ def zmtp_run(kernel: Kernel, program: Program) -> Iterator[object]:
             case ("limits", max_message_bytes, max_part_count):
                 scanner.max_message_bytes = max_message_bytes
                 scanner.max_part_count = max_part_count
+                scanner.max_command_bytes = max_message_bytes
                 yield None
             case ("feed", data):
                 scanner.feed(memoryview(bytearray(data)))
@@ -781,7 +1075,13 @@ def zmtp_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 while isinstance(result, tuple) and result[0] is bytes:
                     result = outcome(scanner.scan_untrusted, found)
                     seen.append((result, len(found)))
-                yield seen, found, scanner.filtered_count, scanner.message_count
+                state = (
+                    bool(scanner.has_unscanned),
+                    scanner.max_message_bytes,
+                    scanner.max_part_count,
+                    scanner.max_command_bytes,
+                )
+                yield seen, found, scanner.filtered_count, scanner.message_count, state
                 if result[0] is reference.FrameError:
                     scanner = kernel.FrameScanner(*program[0][1:])
 
@@ -835,6 +1135,8 @@ def stream_run(kernel: Kernel, program: Program) -> Iterator[object]:
                             assert scanner.scan_untrusted(found) is None
                         assert size == -11
                     yield found, writer.size_bytes, writer.message_count, writer.written_bytes
+        there.send(b"abc")
+        yield reader.read(here.fileno()), bytes(reader.data[:1])
         there.close()
         writer.put([b"x"])
         yield writer.write()
@@ -856,6 +1158,10 @@ def flow_program(dice: Dice) -> Program:
             program.append(("send_many", [some_part(dice) for _ in range(dice.randrange(9))]))
         elif kind == 6:
             program.append(("open", dice.randrange(2)))
+            if dice.randrange(3) == 2:
+                program.append(
+                    dice.choice((("hold", True), ("hold", False), ("close",), ("limits", 3)))
+                )
         elif kind == 7:
             program.append(("filter", some_prefixes(dice)))
         elif kind == 8:
@@ -924,6 +1230,12 @@ def flow_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 case ("open", is_open):
                     gate.is_open = bool(is_open)
                     gate.topic_filter = None
+                case ("hold", wanted):
+                    gate.hold = wanted
+                case ("close",):
+                    gate.close()
+                case ("limits", count):
+                    gate.max_message_bytes = gate.message_limit = count
                 case ("filter", prefixes):
                     gate.topic_filter = kernel.TopicFilter(prefixes)
                     scanner.topic_filter = kernel.TopicFilter(prefixes)
@@ -947,8 +1259,13 @@ def flow_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 result,
                 arrived,
                 (intake.size_bytes, intake.received_bytes, inbox.put_count),
-                (gate.due_ns, gate.error, gate.is_open),
+                (gate.due_ns, gate.error, gate.is_open, bool(gate.hold), gate.writer is writer),
+                (gate.max_message_bytes, gate.message_limit),
             )
+        gate.leave()
+        intake.settle()
+        intake.ring()
+        intake.close()
 
 
 MACHINES = {
@@ -963,6 +1280,9 @@ MACHINES = {
     "flow": Machine(flow_program, flow_run),
     "stream": Machine(stream_program, stream_run),
     "zmtp": Machine(zmtp_program, zmtp_run),
+    "schedule": Machine(schedule_program, schedule_run),
+    "capture": Machine(capture_program, capture_run),
+    "udp": Machine(udp_program, udp_run),
 }
 
 
@@ -1076,6 +1396,32 @@ class _Blind(reference.FrameScanner):
         return super().scan_untrusted(messages)
 
 
+class _Wide(reference.CaptureWalk):
+    """Takes a frame with a VLAN tag for one without."""
+
+    @staticmethod
+    def _datagram(link_type: int, packet: memoryview) -> tuple[int, int, int, int] | None:
+        if link_type == 1 and packet[12:14] == b"\x81\0":
+            return None
+        return reference.CaptureWalk._datagram(link_type, packet)
+
+
+class _Late(reference.SendSchedule):
+    """Lets a lone message wait like any other."""
+
+    def is_due(self, now_ns: int, *, alone: bool) -> bool:
+        return super().is_due(now_ns, alone=False)
+
+
+class _Long(reference.UdpReader):
+    """Counts what was cut off, and hands it out all the same."""
+
+    def read(self, fd: int) -> list[tuple[bytes, memoryview, int]]:
+        before = self.truncated_count
+        found = super().read(fd)
+        return found + [(b"\x7f\0\0\1", memoryview(b"?"), 1)] * (self.truncated_count - before)
+
+
 PLANTS: dict[str, dict[str, object]] = {
     "blind-scanner": {"FrameScanner": _Blind},
     "careless-gate": {"SendGate": _Careless},
@@ -1085,10 +1431,13 @@ PLANTS: dict[str, dict[str, object]] = {
     "generous-bucket": {"TokenBucket": _Generous},
     "torn-inbox": {"Inbox": _Torn},
     "checksum-zero": {"checksum": _zero_checksum},
+    "late-lone": {"SendSchedule": _Late},
     "late-trail": {"TransmitSlots": _LateTrail},
     "short-head": {"FrameDecoder": _ShortHead},
     "stored-repair": {"ReceiveSlots": _Eager},
+    "uncut-datagram": {"UdpReader": _Long},
     "whole-hole": {"ReceiveSlots": _Whole},
+    "wide-vlan": {"CaptureWalk": _Wide},
 }
 
 

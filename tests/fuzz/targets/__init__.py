@@ -31,7 +31,10 @@ class Row(NamedTuple):
     """Runs every input on both kernels."""
 
 
-_PGM = ("mcast.pgm", "mcast.kernel.reference", "mcast.kernel.reference_frames")
+_PGM = (
+    "mcast.pgm",
+    *(f"mcast.kernel.reference{part}" for part in ("", "_frames", "_receive", "_pace")),
+)
 _ZMTP = ("mcast.zmtp", "mcast.kernel.reference_zmtp")
 
 ROWS: Final[dict[str, Row]] = {
@@ -50,7 +53,10 @@ ROWS: Final[dict[str, Row]] = {
     "kernel": Row(
         "the same calls on both kernels",
         "kernel",
-        tuple(f"mcast.kernel.reference{part}" for part in ("", "_frames", "_gates", "_zmtp")),
+        tuple(
+            f"mcast.kernel.reference{part}"
+            for part in ("", "_capture", "_frames", "_gates", "_pace", "_receive", "_zmtp")
+        ),
     ),
 }
 

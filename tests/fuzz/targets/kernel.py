@@ -13,8 +13,11 @@ from mcast.kernel import reference
 from tests.fuzz import kernel_differential as differential
 from tests.fuzz.target import ByteDice, Target
 
-NEED_SOCKETS = {"flow", "gate", "intake", "stream"}
-NAMES = ("plain", "transmit", "decode", "receive", "inbox", "pace", "zmtp")
+NEED_SOCKETS = {"flow", "gate", "intake", "stream", "udp"}
+NAMES = (
+    *("plain", "transmit", "decode", "receive", "inbox", "pace", "zmtp"),
+    *("schedule", "capture"),
+)
 """In the order of their numbers in committed inputs: new ones go behind the others."""
 
 _other: ModuleType | SimpleNamespace
@@ -49,6 +52,7 @@ _FITTING = {
     "late-trail",
     "stored-repair",
     "torn-inbox",
+    "wide-vlan",
 }
 PLANTS = {name: partial(_put, name) for name in differential.PLANTS if name in _FITTING}
 

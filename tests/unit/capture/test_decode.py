@@ -266,6 +266,16 @@ def test_gap_that_is_repaired_is_paired_with_its_nak(ng: bool) -> None:
     assert stream.lost_count == 0
 
 
+def test_packet_of_a_time_that_no_clock_shows_is_read_all_the_same() -> None:
+    """The compiled kernel raised OverflowError, and with it the whole reading."""
+    packets = [((2**64 - 1) * 1000, data(sqn)) for sqn in range(3)]
+    decoder, messages = decoded(pcapng(packets, tsresol=6))
+    assert messages == [b"m0", b"m1", b"m2"]
+    flow = only_stream(decoder).flow
+    assert flow is not None
+    assert (flow.first_ns, flow.last_ns) == (1 << 62, 1 << 62)
+
+
 def test_packets_out_of_order_are_no_loss() -> None:
     stream, messages = made(data(0), data(3), data(2), data(1), data(4))
     assert messages == [b"m0", b"m1", b"m2", b"m3", b"m4"]

@@ -32,6 +32,10 @@ def packet(sqn: int, kind: int = 4, trail: int = 0) -> bytes:
     return data_packet(sqn, tsdu(b"m%d" % sqn), tsi=TSI, dport=PORT, kind=kind, trail=trail)
 
 
+def decoder_of(kernel: ModuleType) -> Any:
+    return kernel.FrameDecoder(kernel.TopicFilter((b"",)), 1 << 20, 100)
+
+
 def walked(
     kernel: ModuleType,
     data: bytes,
@@ -47,8 +51,7 @@ def walked(
     is_wanted: bool,
 ) -> object:
     """Everything that can be seen of a walk that stops at the first record left, three times."""
-    decoder = kernel.FrameDecoder(kernel.TopicFilter((b"",)), 1 << 20, 100)
-    slots = kernel.ReceiveSlots(TSI, PORT, decoder, 0)
+    slots = kernel.ReceiveSlots(TSI, PORT, decoder_of(kernel), 0)
     if early:
         slots.store(early, packet(early))
     flow = kernel.CaptureFlow(slots)
@@ -240,6 +243,14 @@ def test_walk_stops_where_the_publisher_has_given_up_what_is_missing() -> None:
 def test_walk_goes_on_where_nobody_wants_the_messages() -> None:
     data = pcap(times([udp(packet(sqn)) for sqn in range(5)]))
     assert both(data, is_wanted=False) == (5, len(data))
+
+
+def test_times_before_1970_are_counted_by_tenths_of_a_second_too() -> None:
+    for kernel in (reference, *([NATIVE] if NATIVE is not None else [])):
+        flow = kernel.CaptureFlow(kernel.ReceiveSlots(TSI, PORT, decoder_of(kernel), 0))
+        for time_ns in (-150_000_000, -50_000_000, 50_000_000):
+            flow.heard(time_ns, 10)
+        assert flow.peak_bytes == 10
 
 
 record_bytes = st.one_of(

@@ -319,6 +319,26 @@ def test_holes_have_a_limit_which_the_packet_waited_for_passes() -> None:
     assert take(slots, run(0)) == (SIZE, names(0))
 
 
+def test_what_has_come_has_room_however_many_holes_lie_ahead() -> None:
+    """The compiled kernel read what lies in memory in front of the holes (tools/sanitize)."""
+    slots = window(first_sqn=5)
+    while not slots.is_full:
+        slots.store(slots.lead + 2, packet(slots.lead + 2))
+    assert slots.has_room(4, SIZE)
+    assert slots.has_room(5, SIZE)
+
+
+def test_numbers_below_0_have_places_of_their_own() -> None:
+    slots = window(first_sqn=-1030)
+    for sqn in (-1029, -1023, -1, 0, 1, 1019, 1023):
+        assert slots.store(sqn, packet(sqn & 0xFFFF_FFFF))
+    assert slots.stored_count == 7
+    assert [sqn for sqn in (-1030, -1028, -5, 2, 1018) if slots.holds(sqn)] == []
+    slots.skip_to(0)
+    assert (slots.next, slots.undecoded, slots.stored_count) == (2, 0, 4)
+    assert released(slots) == names(0, 1)
+
+
 def test_numbers_that_others_name_are_missing() -> None:
     slots = window()
     slots.reach(3)

@@ -28,6 +28,7 @@ from mcast.pgm.packet import (
     build_ncf,
     build_spm,
     build_spmr,
+    inspect_untrusted,
     parse_untrusted,
     tsi_of,
     tsi_text,
@@ -109,6 +110,25 @@ def test_a_parity_vector_is_refused_as_such(vector: dict[str, object]) -> None:
     check_fields(
         without_parity(raw), decode | {"options": f"{raw[5] & ~PARITY:#04x}", "checksum": None}
     )
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=name_of)
+def test_who_looks_on_sees_every_packet_and_why_it_is_dropped(vector: dict[str, object]) -> None:
+    raw = seal(bytes.fromhex(str(vector["hex"])))
+    found, fault = inspect_untrusted(raw)
+    assert fault == ("parity" if is_parity(vector) else "")
+    assert found.body == parse_untrusted(seal(without_parity(raw))).body
+    damaged, fault = inspect_untrusted(raw[:6] + bytes((raw[6] ^ 1,)) + raw[7:])
+    assert fault == "checksum"
+    assert damaged.body == found.body
+
+
+def test_who_looks_on_is_refused_what_cannot_be_read() -> None:
+    raw = packets.odata(1, "a")
+    with pytest.raises(PacketError, match="truncated"):
+        inspect_untrusted(raw[:10])
+    with pytest.raises(PacketError, match="length"):
+        inspect_untrusted(raw + b"x")
 
 
 def check_fields(raw: bytes, decode: object) -> None:

@@ -607,6 +607,94 @@ def test_the_packet_that_is_waited_for_is_taken_though_the_gaps_are_full() -> No
     assert sub.messages == [b"first", b"x"]
 
 
+def test_a_known_number_that_finds_no_room_is_counted_and_repaired_later() -> None:
+    sub = joined(rxw_bytes=1 << 16)
+    sub.hear(spm(1, 0, 100))  # 0 to 100 exist
+    late = [data(n, tsdu(b"x" * 1000), option(OptionType.SYN), trail=0) for n in range(101)]
+    sub.hear(*late[1:])  # options: each is looked at
+    receiver = next(iter(sub.engine._peers.values()))
+    assert receiver.slots.stored_bytes <= (1 << 16) * 5 // 4
+    assert sub.stats["rxw_full"] > 0
+    assert sub.stream == []
+    sub.hear(*late)
+    assert sub.messages == [b"x" * 1000] * 101
+    assert sub.losses == []
+
+
+def full(**options: object) -> tuple[End, int]:
+    """A subscriber that waits for packet 0 with no room for another; the next number."""
+    sub = joined(rxw_bytes=1 << 16, **options)
+    sqn = 0
+    while sub.stats["rxw_full"] == 0:
+        sqn += 1
+        sub.hear(odata(sqn, "x" * 1000, trail=0))
+    return sub, sqn
+
+
+def test_a_runs_trail_makes_room_for_the_run() -> None:
+    sub, sqn = full()
+    sub.hear_run(*[odata(n, "y" * 1000, trail=n - 40) for n in range(sqn, sqn + 10)])
+    assert sub.losses == [(0, 0)]
+    assert sub.messages == [b"x" * 1000] * (sqn - 1) + [b"y" * 1000] * 10
+    assert sub.stats["rxw_full"] == 1
+
+
+def test_a_runs_trail_is_followed_to_its_last_packets_where_that_is_not_plain() -> None:
+    sub, sqn = full()
+    first = odata(sqn, "y" * 1000, trail=1)
+    sub.hear_run(first, b"\xff" * len(first))
+    assert sub.losses == [(0, 0)]
+    assert sub.messages[-1] == b"y" * 1000
+
+
+def test_what_is_ready_waits_for_readers_and_leaves_in_sequence_as_they_take() -> None:
+    sub = joined()
+    sub.hear(odata(1, "b", trail=0), odata(2, "c", trail=0))
+    sub.engine.room.message_count = 0
+    sub.hear(odata(0, "a"))
+    assert sub.messages == [b"a"]
+    waits_ns = sub.engine.next_timeout_ns - sub.now_ns
+    assert 0 < waits_ns <= 1 * MS
+    sub.engine.room.message_count = 1
+    sub.run(0.002)
+    assert sub.messages == [b"a", b"b"]
+    sub.engine.room.message_count = 5
+    sub.run(0.002)
+    assert sub.messages == [b"a", b"b", b"c"]
+
+
+def test_a_run_that_finds_no_room_is_taken_where_readers_have_made_some() -> None:
+    sub, sqn = full()
+    sub.engine.room.message_count = 0
+    sub.hear(rdata(0, "x" * 1000, trail=0))
+    assert len(sub.messages) == 1
+    sub.engine.room.message_count = 1 << 62
+    sub.hear(odata(sqn, "y", trail=0))
+    assert sub.messages == [b"x" * 1000] * sqn + [b"y"]
+    assert sub.stats["rxw_full"] == 1
+
+
+def test_what_is_ready_is_left_to_those_who_pull_it() -> None:
+    sub = joined()
+    sub.engine.room.is_pulled = True
+    sub.hear(odata(1, "b", trail=0), rdata(0, "a", trail=0))
+    slots, taken = sub.engine.streams[SOURCE + TSI], []
+    assert sub.messages == [b"a"]
+    slots.release(taken, 10)
+    assert taken == [b"b"]
+    sub.hear(odata(2, "c"))
+    assert sub.messages == [b"a", b"c"]
+
+
+def test_a_loss_is_reported_in_its_place_though_messages_are_pulled() -> None:
+    sub = joined()
+    sub.engine.room.is_pulled = True
+    sub.hear(odata(1, "b", trail=0), odata(3, "d", trail=0), rdata(0, "a", trail=0))
+    sub.hear(spm(1, 3, 3))
+    assert sub.stream == [b"a", b"b", lost(2, 2, LossReason.WINDOW_ADVANCED)]
+    assert sub.engine.streams[SOURCE + TSI].ready_count == 1  # "d" is theirs again
+
+
 def test_tiny_packets_far_ahead_are_not_kept() -> None:
     sub = joined()
     step = JUMP - 1
@@ -1179,6 +1267,38 @@ def test_what_an_intake_took_beside_a_bad_message_is_in_no_other_range() -> None
     assert isinstance(messages, Messages)
     assert (messages.messages, messages.first, messages.last) == ([b"b"], 2, 2)
     assert too_long == Lost(NAME, 0, 2, 2, LossReason.TOO_LONG)
+
+
+def test_what_an_intake_left_in_a_window_is_seen_to() -> None:
+    sub = joined()
+    key = SOURCE + TSI
+    sub.engine.catch_up(sub.now_ns)  # nothing has come
+    slots, taken = sub.engine.streams[key], []
+    run = odata(0, "a", trail=0) + odata(2, "c", trail=0)
+    assert slots.absorb(memoryview(run), 0, len(run) // 2, taken) == len(run)
+    sub.engine.catch_up(sub.now_ns)
+    sub.drain()
+    sub.run(0.1)
+    assert set(asked(sub, SOURCE)) == {1}
+    repair = rdata(1, "b", trail=0)
+    assert slots.absorb(memoryview(repair), 0, len(repair), taken) == len(repair)
+    assert taken == [b"a", b"b"]
+    sub.engine.catch_up(sub.now_ns)
+    sub.drain()
+    assert sub.messages == [b"c"]
+    assert sub.stats["repaired"] == 1
+
+
+def test_a_source_that_an_intake_heard_again_keeps_its_place() -> None:
+    sub = subscriber(max_peers=2)
+    sub.hear(odata(0, "a"))
+    slots, run = sub.engine.streams[SOURCE + TSI], odata(1, "b")
+    assert slots.absorb(memoryview(run), 0, len(run), []) == len(run)
+    slots.heard_ns = sub.now_ns + 1
+    # Of those heard once the newer give way to each other, not to who was heard twice.
+    for port in range(2, 6):
+        sub.hear(data(5, tsdu(b"x"), tsi=TSI[:6] + pack("!H", port)))
+    assert SOURCE + TSI in sub.engine._peers
 
 
 # Packets that come too late.
