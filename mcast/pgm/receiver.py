@@ -216,6 +216,8 @@ class Receiver:
             self.catch_up(now_ns)
             if trail > slots.next:
                 self._follow_trail(now_ns, data, start, segment_bytes, trail)
+            if self.is_over:
+                break  # what was given up was all that it waited for: this came after its end
             if not slots.has_room(sqn, min(segment_bytes, size - start)):
                 # As if the rest of the run had not come: it is missed with the next that does.
                 self._counters.rxw_full += -(-(size - start) // segment_bytes)
@@ -277,6 +279,9 @@ class Receiver:
             self._note_gaps(now_ns)
             self._advance_trail(sqn - trail_distance)
             self._settle(now_ns)  # first, because it makes room
+            if self.is_over:
+                self._counters.after_end += 1
+                return
         if sqn < slots.next or slots.holds(sqn):
             slots.duplicate_count += 1
         elif slots.has_room(sqn, len(raw)):

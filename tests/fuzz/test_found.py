@@ -25,6 +25,20 @@ FOUND = {
             "6d04"
         ),
     ),
+    "data beyond the last packet that ends the wait for it is not taken and forgotten": (
+        "pgm-receiver",
+        (
+            "41231f0303040115241401ffffffff7f00000000ffff58014d0001ff2f2f2f2f2f2f2f2f4d00010004000c88"
+            "08900100000004001140480f15c20400b490c016f23867d5002800000000000000006d736730303030300041"
+            "4141414141414141414141414141414141414141414141414141414141410067d500000000000000000000ff"
+            "ffffff002f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e"
+            "4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e"
+            "4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e4e2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f"
+            "2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2e2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f"
+            "2f2f2fffffffffff1f0303040a4d0001ffffff2fffffe501580115241401ffffffff7f00000000ffff580115"
+            "002414"
+        ),
+    ),
 }
 
 

@@ -448,8 +448,8 @@ def _forget_a_loss() -> None:
     lost = under_test.Lost
 
     class Quiet(under_test.Receiver):
-        def _report_lost(self, gap: Any) -> None:
-            super()._report_lost(gap)
+        def _report_lost(self) -> None:
+            super()._report_lost()
             one = self._events[-1]
             if isinstance(one, lost) and one.count == 1:
                 self._events.pop()

@@ -1322,6 +1322,31 @@ def test_requests_and_confirmations_after_the_end_change_nothing() -> None:
     assert sub.stats["naks_suppressed"] == 0
 
 
+def test_data_beyond_the_last_packet_that_ends_the_wait_for_it_came_after_the_end() -> None:
+    """Found by tools/fuzz pgm-receiver: it was taken, and never delivered or reported."""
+    sub = joined()
+    sub.hear(data(1, tsdu(b"last"), option(OptionType.FIN), trail=0))
+    sub.hear(data(5, tsdu(b"beyond"), option(OptionType.SYN), trail=5))
+    assert sub.stream == [
+        lost(0, 0, LossReason.WINDOW_ADVANCED),
+        b"last",
+        lost(2, 4, LossReason.WINDOW_ADVANCED),
+        PeerLeft(NAME, "finished", 4, False),
+    ]
+    assert sub.stats["after_end"] == 1
+    assert sub.stats["data_received"] == 1
+
+
+def test_a_run_beyond_the_last_packet_that_ends_the_wait_for_it_came_after_the_end() -> None:
+    sub, sqn = full()
+    sub.hear(data(1, tsdu(b""), option(OptionType.FIN), trail=0))  # a duplicate that is the last
+    sub.hear_run(*[odata(n, "y" * 1000, trail=n - 1) for n in range(sqn, sqn + 3)])
+    assert sub.losses[0] == (0, 0)
+    assert isinstance(sub.stream[-1], PeerLeft)
+    assert b"y" * 1000 not in sub.messages
+    assert sub.stats["after_end"] == 3
+
+
 def test_a_source_that_has_ended_is_forgotten_in_time_and_without_another_word() -> None:
     sub = ended()
     before = len(sub.stream)
