@@ -216,7 +216,7 @@ class Receiver:
             self.catch_up(now_ns)
             if trail > slots.next:
                 self._follow_trail(now_ns, data, start, segment_bytes, trail)
-            if self.is_over:
+            if self._has_ended():
                 break  # what was given up was all that it waited for: this came after its end
             if not slots.has_room(sqn, min(segment_bytes, size - start)):
                 # As if the rest of the run had not come: it is missed with the next that does.
@@ -279,7 +279,7 @@ class Receiver:
             self._note_gaps(now_ns)
             self._advance_trail(sqn - trail_distance)
             self._settle(now_ns)  # first, because it makes room
-            if self.is_over:
+            if self._has_ended():
                 self._counters.after_end += 1
                 return
         if sqn < slots.next or slots.holds(sqn):
@@ -615,6 +615,10 @@ class Receiver:
             self._spmr_at_ns = after_ns + ivl_ns + self._dice.randrange(ivl_ns)
 
     # The end, and a new beginning.
+
+    def _has_ended(self) -> bool:
+        """``is_over``, asked anew: what was done since may have ended the stream."""
+        return self.is_over
 
     def _end(self, now_ns: int, reason: str, *, tail_unknown: bool) -> None:
         if self.is_over:

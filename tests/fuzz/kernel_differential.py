@@ -736,6 +736,7 @@ def intake_run(kernel: Kernel, program: Program) -> Iterator[object]:
             yield result, seen, window_state(slots), intake.due_ns, dropped, list(refused)
         intake.ring()
         intake.close()
+        assert not intake.is_open
 
 
 def pace_program(dice: Dice) -> Program:
@@ -1266,6 +1267,7 @@ def flow_run(kernel: Kernel, program: Program) -> Iterator[object]:
         intake.settle()
         intake.ring()
         intake.close()
+        assert not intake.is_open
 
 
 MACHINES = {
