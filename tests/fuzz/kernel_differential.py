@@ -457,6 +457,7 @@ def window_state(slots: Any) -> tuple[object, ...]:
         (slots.stored_count, slots.stored_bytes, slots.special_count, bool(slots.has_news)),
         (slots.packet_count, slots.repair_count, slots.filled_count, slots.payload_bytes),
         (slots.duplicate_count, slots.limit_bytes, slots.late_sqn),
+        (slots.mended_first, slots.mended_last),
     )
 
 
@@ -888,6 +889,10 @@ def capture_program(dice: Dice) -> Program:
             program.append(("unheard",))
         elif kind == 7:
             program.append(dice.choice((("reach", 2), ("count", 5), ("limit", 500), ("skip", 1))))
+        if dice.randrange(4) == 3:
+            places = range(-1, len(reference.CAPTURE_FIELDS))
+            pattern = tuple((b"<%d " % place, place) for place in places if dice.randrange(2))
+            program.append(("print", pattern) if dice.randrange(4) else ("quiet",))
     return program
 
 
@@ -942,6 +947,10 @@ def capture_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 flow.heard(time_ns, size_bytes)
             case ("unheard",):
                 walk.arrivals = None
+            case ("print", pattern):
+                flow.pattern, walk.lines = pattern, bytearray()
+            case ("quiet",):
+                walk.lines = None
             case ("reach", delta):
                 slots.reach(slots.lead + delta)
             case ("skip", delta):
@@ -954,6 +963,7 @@ def capture_run(kernel: Kernel, program: Program) -> Iterator[object]:
             result,
             None if walk.arrivals is None else [arrival[1:] for arrival in walk.arrivals],
             (walk.frame_count, walk.stored_bytes_limit, len(walk.flows)),
+            (flow.pattern, None if walk.lines is None else bytes(walk.lines)),
             (flow.packet_count, flow.byte_count, flow.first_ns, flow.last_ns, flow.peak_bytes),
             *window_state(slots),
             *decoder_state(decoder),
