@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mcast.capture.dissect import PGM_PROTOCOL, TCP, Dissector, Transport
 from mcast.capture.files import CaptureError, CaptureFile
+from mcast.capture.room import Room
 from mcast.capture.sessions import Session, SessionTable
 from mcast.capture.streams import PgmStream
 from mcast.kernel import Message
@@ -37,8 +38,10 @@ __all__ = ["Decoder", "Heard", "Seen"]
 
 _STREAM_LIMIT: Final = 4096
 _EARLY_LIMIT_BYTES: Final = 8 << 20
-"""Early packets kept for one stream; beyond it the oldest hole is given up."""
+"""Early packets, holes and requests kept for one stream; beyond it the oldest are given up."""
 _TOTAL_EARLY_LIMIT_BYTES: Final = 48 << 20
+_TOTAL_UNFINISHED_LIMIT_BYTES: Final = 48 << 20
+"""Of messages under way in all streams; beyond it the longest are given up."""
 _NEVER_ASK: Final = (NAK, NNAK, SPMR, POLR)
 
 
@@ -81,7 +84,8 @@ class Decoder:
         self.dissector = Dissector()
         self.streams: dict[tuple[bytes, bytes, int], PgmStream] = {}
         """By source address, TSI and UDP port."""
-        self.sessions = SessionTable()
+        self._room = Room()
+        self.sessions = SessionTable(self._room)
         self.radio_count = 0
         self.udp_others_count = 0
         """UDP datagrams that are nothing of ours."""
@@ -89,6 +93,7 @@ class Decoder:
         """PGM packets that belong to no stream or cannot be read, by reason."""
         self.first_ns: int | None = None
         self.last_ns = 0
+        """The latest time, when all was read."""
         self.error = ""
         """Why the reading ended before the file did, or empty."""
         self._wants_messages = messages
@@ -117,8 +122,8 @@ class Decoder:
             if record is None:
                 break
             if self.first_ns is None:
-                self.first_ns = record.time_ns
-            self.last_ns = record.time_ns
+                self.first_ns = self.last_ns = record.time_ns
+            self.last_ns = max(self.last_ns, record.time_ns)
             transport = self.dissector.dissect_untrusted(record)
             if transport is not None:
                 yield from self._transport(transport)
@@ -126,6 +131,9 @@ class Decoder:
                 chunk = self.file.read_bytes
                 yield from self._relieve()
                 yield None
+        # The kernel walks past most packets, so the last may be known to a stream only.
+        times = [stream.flow.last_ns for stream in self.streams.values() if stream.flow]
+        self.last_ns = max([self.last_ns, *times])
         for stream in self.streams.values():
             out: list[Message] = []
             stream.finish(out)
@@ -164,15 +172,25 @@ class Decoder:
                 yield Heard(frame, time_ns, origin, message)
 
     def _relieve(self) -> Iterator[Heard]:
-        streams = [s for s in self.streams.values() if s.slots and s.slots.stored_bytes]
-        total = sum(s.slots.stored_bytes for s in streams if s.slots)
+        """Keep all streams together within what they may hold; once for each piece of the file."""
+        held = [(s.held_bytes, s) for s in self.streams.values()]
         limit = _EARLY_LIMIT_BYTES
-        if total > _TOTAL_EARLY_LIMIT_BYTES:
-            limit = _TOTAL_EARLY_LIMIT_BYTES // len(streams)
-        for stream in streams:
-            out: list[Message] = []
-            stream.relieve(limit, out)
-            yield from self._heard(self.file.frame_count, self.last_ns, stream, out)
+        if sum(size for size, _ in held) > _TOTAL_EARLY_LIMIT_BYTES:
+            limit = _TOTAL_EARLY_LIMIT_BYTES // sum(size > 0 for size, _ in held)
+        for size, stream in held:
+            if size > limit:
+                out: list[Message] = []
+                stream.relieve(limit, out)
+                yield from self._heard(self.file.frame_count, self.last_ns, stream, out)
+        if not self._wants_messages:
+            return
+        unfinished = [(s.unfinished_bytes(), s) for s in self.streams.values()]
+        total = sum(size for size, _ in unfinished)
+        unfinished.sort(key=lambda row: row[0])
+        while total > _TOTAL_UNFINISHED_LIMIT_BYTES:
+            size, stream = unfinished.pop()
+            stream.drop_unfinished()
+            total -= size
 
     def _transport(self, found: Transport) -> Iterator[Heard | Seen]:
         if found.protocol == TCP:
@@ -231,7 +249,8 @@ class Decoder:
             yield Seen(found, packet, fault)
         stream = self._stream(found, packet, raw, fault)
         if stream is None:
-            self.refused[fault or "no_stream"] += 1
+            is_full = len(self.streams) == _STREAM_LIMIT
+            self.refused[fault or ("streams" if is_full else "no_stream")] += 1
             return
         if fault:
             stream.refused[fault] += 1
@@ -247,7 +266,7 @@ class Decoder:
             if self._follows:
                 self.file.walk.flows[stream.key] = stream.flow
         slots = stream.slots
-        if slots is not None and slots.stored_bytes > _EARLY_LIMIT_BYTES:
+        if slots is not None and stream.held_bytes > _EARLY_LIMIT_BYTES:
             stream.relieve(_EARLY_LIMIT_BYTES, out)
         yield from self._heard(found.frame, found.time_ns, stream, out)
 
@@ -273,9 +292,8 @@ class Decoder:
         else:
             group, dport = found.destination, packet.header.destination_port
         if len(self.streams) == _STREAM_LIMIT:
-            self.refused["streams"] += 1
             return None
         stream = self.streams[key] = PgmStream(
-            tsi, source, group, port, dport, keep_messages=self._wants_messages
+            tsi, source, group, port, dport, keep_messages=self._wants_messages, room=self._room
         )
         return stream

@@ -26,7 +26,7 @@ _LINK_NULL: Final = (0, 108)
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION = 0, 43, 44, 60
 _EXTENSION_LIMIT: Final = 8
 _OPEN_LIMIT: Final = 256
-"""Datagrams under reassembly; the oldest makes room."""
+"""Datagrams under reassembly, each of 64 KiB at most; the oldest makes room."""
 _DATAGRAM_LIMIT: Final = 65535
 _PIECE_LIMIT: Final = 64
 _DONE: Final = -1
@@ -56,10 +56,11 @@ class Transport(NamedTuple):
 
 
 class _Pieces:
-    __slots__ = ("data", "total")
+    __slots__ = ("data", "size_bytes", "total")
 
     def __init__(self) -> None:
         self.data: dict[int, bytes] = {}
+        self.size_bytes = 0
         self.total = _DONE
 
 
@@ -174,7 +175,10 @@ class Dissector:
                 del self._open[next(iter(self._open))]
                 self.skipped["fragments_given_up"] += 1
             pieces = self._open[key] = _Pieces()
-        if offset + len(piece) > _DATAGRAM_LIMIT or len(pieces.data) == _PIECE_LIMIT:
+        pieces.size_bytes += 0 if offset in pieces.data else len(piece)
+        if max(offset + len(piece), pieces.size_bytes) > _DATAGRAM_LIMIT or (
+            len(pieces.data) == _PIECE_LIMIT
+        ):
             del self._open[key]
             return "malformed"
         pieces.data.setdefault(offset, piece)

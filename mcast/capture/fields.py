@@ -185,18 +185,19 @@ def _direction_fields(direction: Direction) -> dict[str, object]:
 def summary_fields(decoder: Decoder) -> dict[str, object]:
     """What the whole file held, and what of it was no use."""
     sessions = decoder.sessions.sessions
-    # The kernel walks past most packets, so the last may be known to a stream only.
-    times = [stream.flow.last_ns for stream in decoder.streams.values() if stream.flow]
+    refused = dict(decoder.refused)
+    if decoder.sessions.refused_count:
+        refused["connections"] = decoder.sessions.refused_count
     return {
         "frames": decoder.file.frame_count,
         "first_ns": decoder.first_ns,
-        "last_ns": max([decoder.last_ns, *times]),
+        "last_ns": decoder.last_ns,
         "streams": len(decoder.streams),
         "sessions": sum(session.is_zmtp for session in sessions),
         "other_connections": sum(not session.is_zmtp for session in sessions),
         "radio": decoder.radio_count,
         "other_udp": decoder.udp_others_count,
-        "refused": dict(decoder.refused),
+        "refused": refused,
         "skipped": dict(decoder.dissector.skipped),
         "unfinished_fragments": decoder.dissector.unfinished_count,
         "dropped_by_capture": decoder.file.dropped_count,

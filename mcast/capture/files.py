@@ -8,17 +8,20 @@ front of it has come out; nothing is allocated for a size that a file only claim
 from __future__ import annotations
 
 import gzip
+import io
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from struct import Struct
-from typing import Final, Literal, NamedTuple
+from typing import BinaryIO, Final, Literal, NamedTuple
 
 from mcast.kernel import CaptureWalk
 
-__all__ = ["CHUNK_BYTES", "CaptureError", "CaptureFile", "Record", "open_capture"]
+__all__ = ["CHUNK_BYTES", "STDIN", "CaptureError", "CaptureFile", "Record", "open_capture"]
 
+STDIN: Final = Path("-")
 CHUNK_BYTES: Final = 1 << 20
 """How much of a file is read at once."""
 _RECORD_LIMIT_BYTES: Final = 1 << 24
@@ -74,7 +77,7 @@ class _Interface(NamedTuple):
 
 
 class CaptureFile:
-    """The records of one file. ``read(size)`` gives its next bytes, fewer only at its end.
+    """The records of one file. ``read(size)`` gives its next bytes, at most so many; none: its end.
 
     ``walk``, when its flows are filled, takes packets of streams past ``next_record``; the two
     count frames together.
@@ -292,22 +295,32 @@ class CaptureFile:
 
 @contextmanager
 def open_capture(path: Path) -> Iterator[CaptureFile]:
-    """The capture at ``path``, gzip or not, to be used in a ``with`` block.
+    """The capture at ``path``, gzip or not, to be used in a ``with`` block; ``-`` is stdin.
 
-    Raises ``OSError`` if it cannot be opened, ``CaptureError`` if it is no capture.
+    Raises ``OSError`` if it cannot be opened or read, ``CaptureError`` if it is no capture.
     """
+    if path == STDIN:
+        if sys.stdin is None:
+            raise CaptureError("standard input is closed")
+        if sys.stdin.isatty():
+            raise CaptureError("standard input is a terminal: give a file, or pipe one in")
+        yield from _unpacked(sys.stdin.buffer)
+        return
     with path.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        if not is_gzip:
-            yield CaptureFile(file.read)
-            return
-        with gzip.GzipFile(fileobj=file) as unpacked:
+        yield from _unpacked(file)
 
-            def read(size: int) -> bytes:
-                try:
-                    return unpacked.read(size)
-                except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                    raise CaptureError(f"the gzip file is cut off or corrupt: {error}") from None
 
-            yield CaptureFile(read)
+def _unpacked(file: BinaryIO) -> Iterator[CaptureFile]:
+    assert isinstance(file, io.BufferedReader)
+    if file.peek(2)[:2] != b"\x1f\x8b":
+        yield CaptureFile(file.read1)
+        return
+    with gzip.GzipFile(fileobj=file) as unpacked:
+
+        def read(size: int) -> bytes:
+            try:
+                return unpacked.read1(size)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise CaptureError(f"the gzip file is cut off or corrupt: {error}") from None
+
+        yield CaptureFile(read)

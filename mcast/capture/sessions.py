@@ -8,9 +8,11 @@ further it says why, once, and is left alone.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sized
 from typing import Final
 
 from mcast.capture.dissect import Transport
+from mcast.capture.room import Room
 from mcast.kernel import FrameError, Message
 from mcast.zmtp import codec as _codec
 
@@ -22,6 +24,8 @@ _COMMAND_LIMIT_BYTES: Final = 1 << 20
 _PART_LIMIT: Final = 65_536
 _EARLY_LIMIT_BYTES: Final = 4 << 20
 """Segments kept for a direction while one before them is missing."""
+_SEGMENT_BYTES: Final = 128
+"""What each of them counts beside its bytes."""
 _SESSION_LIMIT: Final = 10_000
 _LIST_LIMIT: Final = 1000
 _HALF_SPACE: Final = 1 << 31
@@ -34,7 +38,8 @@ Address = tuple[bytes, int]
 class Direction:
     """What one side sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room) -> None:
+        self._room = room
         self.version: tuple[int, int] | None = None
         self.mechanism = ""
         self.as_server = False
@@ -54,6 +59,7 @@ class Direction:
         self._next: int | None = None
         self._early: dict[int, bytes] = {}
         self._early_bytes = 0
+        self._unfinished_bytes = 0
         self._greeting = b""
         self._scanner = _codec.FrameScanner(_MESSAGE_LIMIT_BYTES, _PART_LIMIT, _COMMAND_LIMIT_BYTES)
 
@@ -80,11 +86,8 @@ class Direction:
             self._next = sqn
         ahead = (sqn - self._next + _HALF_SPACE & _SQN_MASK) - _HALF_SPACE
         if ahead > 0:
-            if self._early_bytes + len(data) > _EARLY_LIMIT_BYTES:
-                self._end("a segment is missing in the capture")
-            elif sqn not in self._early:
-                self._early[sqn] = data
-                self._early_bytes += len(data)
+            if sqn not in self._early:
+                self._keep(sqn, data)
             return []
         fresh = data[-ahead:] if ahead else data
         if not fresh and not missing_bytes:
@@ -96,14 +99,29 @@ class Direction:
             if early is None:
                 break
             self._early_bytes -= len(early)
+            self._room.hold(len(early) + _SEGMENT_BYTES, 0)
             found += self._feed(early)
         if missing_bytes:
             self._end("segments were captured only in part (snapshot length)")
         return found
 
+    def _keep(self, sqn: int, data: bytes) -> None:
+        """Hold a segment until those in front of it come."""
+        if self._early_bytes + len(data) > _EARLY_LIMIT_BYTES:
+            self._end("a segment is missing in the capture")
+        elif not self._room.hold(0, len(data) + _SEGMENT_BYTES):
+            self._end("a segment is missing in the capture, as in many connections")
+        else:
+            self._early[sqn] = data
+            self._early_bytes += len(data)
+
     def _end(self, why: str) -> None:
         self.fault = self.fault or why
+        self._room.hold(self._early_bytes + _SEGMENT_BYTES * len(self._early), 0)
+        self._room.hold(self._unfinished_bytes, 0)
         self._early.clear()
+        self._early_bytes = self._unfinished_bytes = 0
+        self._scanner = _codec.FrameScanner(0, 0, 0)  # what it held is let go
 
     def _feed(self, data: bytes) -> list[Message]:
         assert self._next is not None
@@ -116,12 +134,20 @@ class Direction:
             if not self._read_greeting() or not data:
                 return []
         messages: list[Message] = []
+        is_whole = False
         try:
             self._scanner.feed(data)
             while (body := self._scanner.scan_untrusted(messages)) is not None:
                 self._command(bytes(body))
+                is_whole = True
         except FrameError as error:
             self._end(error.text)
+        else:
+            held = len(data) + (0 if messages or is_whole else self._unfinished_bytes)
+            if self._room.hold(self._unfinished_bytes, held):
+                self._unfinished_bytes = held
+            else:
+                self._end("its messages, with those of other connections, are too long")
         self.message_count += len(messages)
         for message in messages:
             parts = (message,) if isinstance(message, bytes) else message
@@ -147,21 +173,24 @@ class Direction:
         name, data = _text(body[1 : 1 + size]), body[1 + size :]
         if body[:4] == b"^RRO":  # libzmq's ERROR without a length (measured)
             name, data = "ERROR", body[5:]
-        if name not in self.commands and len(self.commands) == _LIST_LIMIT:
+        if name not in self.commands and not self._has_place(self.commands):
             name = "others"
         self.commands[name] += 1
         if (name == "READY" and self.mechanism != "CURVE") or (
             name == "INITIATE" and self.mechanism == "PLAIN"
         ):
             self._read_metadata(data)
-        elif name in ("SUBSCRIBE", "JOIN") and len(self.subscriptions) < _LIST_LIMIT:
-            self.subscriptions.append(_text(data))
+        elif name in ("SUBSCRIBE", "JOIN"):
+            self._room.add(self.subscriptions, _text(data), _LIST_LIMIT)
         elif name == "ERROR":
             self.error = _text(data[1:])
 
+    def _has_place(self, table: Sized) -> bool:
+        return len(table) < _LIST_LIMIT and self._room.take_entry()
+
     def _read_metadata(self, data: bytes) -> None:
         at = 0
-        while at < len(data) and len(self.metadata) < _LIST_LIMIT:
+        while at < len(data) and self._has_place(self.metadata):
             end = at + 1 + data[at]
             key, size = data[at + 1 : end], int.from_bytes(data[end : end + 4], "big")
             self.metadata[_text(key)] = _text(data[end + 4 : end + 4 + size])
@@ -171,10 +200,10 @@ class Direction:
 class Session:
     """One TCP connection; ``client`` connected to ``server``, as far as the capture shows it."""
 
-    def __init__(self, client: Address, server: Address, time_ns: int) -> None:
+    def __init__(self, client: Address, server: Address, time_ns: int, room: Room) -> None:
         self.client = client
         self.server = server
-        self.sent = {client: Direction(), server: Direction()}
+        self.sent = {client: Direction(room), server: Direction(room)}
         self.first_ns = self.last_ns = time_ns
         self.packet_count = 0
         self.end = ""
@@ -199,7 +228,8 @@ class Session:
 class SessionTable:
     """All connections of a capture."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room) -> None:
+        self._room = room
         self.sessions: list[Session] = []
         self.refused_count = 0
         """Connections beyond the limit, each packet of them counted."""
@@ -221,7 +251,7 @@ class SessionTable:
                 if segment.flags & _SYN and not starts
                 else (source, destination)
             )
-            session = self._open[key] = Session(*ends, segment.time_ns)
+            session = self._open[key] = Session(*ends, segment.time_ns, self._room)
             self.sessions.append(session)
         session.packet_count += 1
         session.last_ns = segment.time_ns

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Final, NamedTuple
 
+from mcast.capture.room import Room
 from mcast.kernel import CaptureFlow, FrameDecoder, Message, ReceiveSlots, TopicFilter
 from mcast.pgm.packet import NCF, RDATA, Data, Nak, Packet, Spm, tsi_text
 from mcast.pgm.sqn import extend
@@ -21,8 +22,11 @@ __all__ = ["LIST_LIMIT", "Gap", "PgmStream", "Repair"]
 
 LIST_LIMIT: Final = 10_000
 """Gaps, repairs and lost ranges listed for each stream; all are counted."""
-_HOLE_LIMIT: Final = 65_536
-"""Missing ranges waited for at once; the oldest is given up."""
+_HOLE_LIMIT: Final = 4096
+"""Missing ranges waited for at once, as in a receiver; the oldest is given up."""
+_HOLE_BYTES: Final = 256
+_ASKED_BYTES: Final = 400
+"""What a missing range, and a number asked for, count as beside the packets held."""
 _PENDING_LIMIT: Final = 65_536
 """Numbers asked for and not repaired that are kept."""
 _JUMP_LIMIT: Final = 1 << 20
@@ -30,7 +34,7 @@ _JUMP_LIMIT: Final = 1 << 20
 _SPAN_LIMIT: Final = 1 << 20
 """Packets behind the first missing one that a window keeps places for (``ReceiveSlots``)."""
 _NO_LIMIT_BYTES: Final = 1 << 62  # of one window; the decoder looks at all of them together
-_MESSAGE_LIMIT_BYTES: Final = 64 << 20
+_MESSAGE_LIMIT_BYTES: Final = 32 << 20
 _PART_LIMIT: Final = 65_536
 _EVERYTHING: Final = TopicFilter((b"",))
 _NOTHING: Final = TopicFilter()
@@ -67,8 +71,10 @@ class PgmStream:
         dport: int,
         *,
         keep_messages: bool,
+        room: Room,
     ) -> None:
         """``port`` is UDP's (0: PGM over IP), ``dport`` the data-destination port."""
+        self._room = room
         self.tsi = tsi
         self.source = source
         self.destination = destination
@@ -108,7 +114,8 @@ class PgmStream:
         self.fragment_count = 0
         self.is_finished = False
         """The source said FIN."""
-        self._pending: dict[int, list[int | None]] = {}
+        self._pending: OrderedDict[int, list[int | None]] = OrderedDict()
+        self._finished = (0, 0)
 
     @property
     def name(self) -> str:
@@ -175,11 +182,35 @@ class PgmStream:
         if self.slots is not None:
             self._give_up(self.slots.lead + 1, out)
 
+    @property
+    def held_bytes(self) -> int:
+        """What early packets, holes and requests take, about."""
+        stored_bytes = self.slots.stored_bytes if self.slots else 0
+        return stored_bytes + _HOLE_BYTES * len(self.holes) + _ASKED_BYTES * len(self._pending)
+
     def relieve(self, limit_bytes: int, out: list[Message]) -> None:
-        """Give up the oldest holes until early packets are below the limit."""
-        slots = self.slots
-        while slots is not None and slots.stored_bytes > limit_bytes and self.holes:
+        """Give up the oldest requests, then the oldest holes, until ``held_bytes`` is within it."""
+        while self.held_bytes > limit_bytes and self._pending:
+            self._pending.popitem(last=False)
+        while self.held_bytes > limit_bytes and self.holes:
             self._give_up(self.holes[0][1] + 1, out)
+
+    def unfinished_bytes(self) -> int:
+        """What the message under way may hold: all that came since one was whole, when this was
+        asked last."""
+        now = self._progress()
+        if now[0] != self._finished[0] or not self._decoder.is_partial:
+            self._finished = now
+        return now[1] - self._finished[1]
+
+    def drop_unfinished(self) -> None:
+        """Let go of the message under way; the next one is read again."""
+        self._decoder.resync()
+        self._finished = self._progress()
+
+    def _progress(self) -> tuple[int, int]:
+        """Messages that came whole, and bytes that came."""
+        return self.message_count, self.slots.payload_bytes if self.slots else 0
 
     def _extended(self, sqn: int) -> int:
         return extend(sqn, self.slots.lead) if self.slots else sqn
@@ -261,8 +292,7 @@ class PgmStream:
     def _open_hole(self, first: int, last: int, time_ns: int, out: list[Message]) -> None:
         self.gap_count += 1
         self.missing_count += last - first + 1
-        if len(self.gaps) < LIST_LIMIT:
-            self.gaps.append(Gap(first, last, time_ns))
+        self._room.add(self.gaps, Gap(first, last, time_ns), LIST_LIMIT)
         self.holes.append([first, last])
         if len(self.holes) > _HOLE_LIMIT:
             self._give_up(self.holes[0][1] + 1, out)
@@ -292,8 +322,7 @@ class PgmStream:
             first, last = self.holes[0]
             cut = min(last, until - 1)
             self.lost_count += cut - first + 1
-            if len(self.lost) < LIST_LIMIT:
-                self.lost.append(Gap(first, cut, time_ns))
+            self._room.add(self.lost, Gap(first, cut, time_ns), LIST_LIMIT)
             slots.skip_to(cut + 1)
             if cut < last:
                 self.holes[0][0] = cut + 1
@@ -309,7 +338,7 @@ class PgmStream:
         pending = self._pending.get(sqn)
         if pending is None:
             if len(self._pending) == _PENDING_LIMIT:
-                del self._pending[next(iter(self._pending))]
+                self._pending.popitem(last=False)
             pending = self._pending[sqn] = [None, None]
         if pending[is_ncf] is None:
             pending[is_ncf] = time_ns
@@ -319,8 +348,7 @@ class PgmStream:
         if pending is None:
             return
         self.repair_count += 1
-        if len(self.repairs) < LIST_LIMIT:
-            self.repairs.append(Repair(sqn, pending[0], pending[1], time_ns))
+        self._room.add(self.repairs, Repair(sqn, pending[0], pending[1], time_ns), LIST_LIMIT)
 
 
 def _option_starts(packet: bytes) -> list[int]:

@@ -23,6 +23,7 @@ __all__ = [
     "add_option_argument",
     "bits_per_second",
     "byte_count",
+    "hops",
     "percent",
     "positive_count",
     "seconds",
@@ -100,6 +101,13 @@ def percent(text: str) -> float:
     if found > 90:
         raise argparse.ArgumentTypeError(f"0 to 90 percent, not {text}")
     return found
+
+
+def hops(text: str) -> int:
+    """A time to live, 0 to 255."""
+    if not text.isdecimal() or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"hops are 0 to 255, not {text!r}")
+    return int(text)
 
 
 def socket_option(text: str) -> tuple[str, OptionValue]:

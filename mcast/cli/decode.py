@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from mcast.capture.fields import (
     stream_fields,
     summary_fields,
 )
-from mcast.capture.files import CaptureError, open_capture
+from mcast.capture.files import STDIN, CaptureError, open_capture
 from mcast.capture.lines import PacketLines, json_line, time_text
 from mcast.capture.sessions import Session
 from mcast.cli import arguments as forms
@@ -62,6 +63,7 @@ examples:
   mcast decode session.pcapng
   mcast decode session.pcap --messages
   mcast decode session.pcap --packets --port 5555
+  ssh far tcpdump -i eth0 -c 10000 -w - udp | mcast decode -
   mcast decode session.pcap --json | jq 'select(.record == "stream")'
 """
 
@@ -74,7 +76,9 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
         description="Read a capture file into PGM streams, ZMTP sessions, packets and messages.",
         epilog=_EPILOG,
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a pcap or pcapng file")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="a pcap or pcapng file, - for stdin"
+    )
     parser.add_argument("--json", action="store_true", help="JSON lines instead of text")
     parser.add_argument("--messages", action="store_true", help="also print every message")
     parser.add_argument("--packets", action="store_true", help="also print every PGM packet")
@@ -109,12 +113,18 @@ def run(arguments: argparse.Namespace) -> int:
                 pgm_ports=frozenset(arguments.port),
                 radio_ports=frozenset(arguments.radio_port),
             )
-            return _read(arguments, decoder, path.stat().st_size)
+            return _read(arguments, decoder, _size_bytes(path))
     except CaptureError as error:
         say(f"mcast decode: error: {path}: {error}")
     except OSError as error:
         say(f"mcast decode: error: {path}: {error.strerror or error}")
     return EXIT_FAILURE
+
+
+def _size_bytes(path: Path) -> int:
+    """Of a file; 0 for what has no size, such as a pipe."""
+    found = os.fstat(sys.stdin.fileno()) if path == STDIN else path.stat()
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _read(arguments: argparse.Namespace, decoder: Decoder, size_bytes: int) -> int:
@@ -207,7 +217,7 @@ class _Bar:
     """How far the reading is: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, size_bytes: int, *, is_quiet: bool) -> None:
-        self._size_bytes = max(1, size_bytes)
+        self._size_bytes = size_bytes
         self._progress = Progress(quiet=is_quiet)
         self._watch = Stopwatch()
         self._is_terminal = sys.stderr.isatty()
@@ -217,10 +227,11 @@ class _Bar:
         read_bytes = decoder.file.read_bytes
         if not self._progress.is_due(read_bytes):
             return
-        share = min(1.0, read_bytes / self._size_bytes)
+        share = min(1.0, read_bytes / max(1, self._size_bytes))
         rate = read_bytes / max(self._watch.elapsed_s, 1e-9) / 1e6
-        text = f"{share:4.0%} {decoder.file.frame_count} packets, {rate:.0f} MB/s"
-        if not self._is_terminal:
+        text = f"{decoder.file.frame_count} packets, {rate:.0f} MB/s"
+        text = f"{share:4.0%} {text}" if self._size_bytes else text
+        if not self._is_terminal or not self._size_bytes:
             say(f"mcast decode: {text}")
             return
         self._is_shown = True

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 from mcast.cli import arguments as forms
 from mcast.cli.groups import GROUP_HELP, endpoints_of, group_text
-from mcast.cli.terminal import EXIT_OK, EXIT_UNMET, TURN_S, Progress, Stop, Stopwatch, say
+from mcast.cli.terminal import (
+    EXIT_FAILURE,
+    EXIT_OK,
+    EXIT_UNMET,
+    TURN_S,
+    Progress,
+    Stop,
+    Stopwatch,
+    say,
+)
 from mcast.errors import OptionError
 from mcast.raw import Recorder
 
@@ -29,7 +38,8 @@ With --rotate-size or --rotate-time files are NAME-00001.pcapng, NAME-00002.pcap
 exit status:
   0  recorded until --count, --duration or a signal
   1  datagrams were dropped because the buffer was full (see --rcvbuf)
-  2  it could not be done, such as a port that another program keeps to itself
+  2  it could not be done, such as a port that another program keeps to itself, or a full disk;
+     what was written until then can be read
   3  bad arguments, such as an interface that is not there
 
 examples:
@@ -89,8 +99,18 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Record; the exit status. Blocks until ``--count``, ``--duration`` or a signal.
 
-    Raises: EndpointError, OptionError, TransportError, OSError.
+    Raises: EndpointError, OptionError, TransportError, OSError of sockets.
     """
+    try:
+        return _record(arguments)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        say(f"mcast record: error: {error.filename}: {error.strerror}")
+        return EXIT_FAILURE
+
+
+def _record(arguments: argparse.Namespace) -> int:
     rotates = arguments.rotate_size is not None or arguments.rotate_time is not None
     if arguments.keep and not rotates:
         raise OptionError("--keep needs --rotate-size or --rotate-time")

@@ -16,7 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from mcast.capture.faults import Faults, Planned
-from mcast.capture.files import CaptureError
+from mcast.capture.files import STDIN, CaptureError
 from mcast.cli import arguments as forms
 from mcast.cli.terminal import (
     EXIT_FAILURE,
@@ -71,7 +71,9 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
         description="Send a capture's multicast datagrams again, in the time they were captured.",
         epilog=_EPILOG,
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a pcap or pcapng file")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="a pcap or pcapng file, - for stdin"
+    )
     parser.add_argument(
         "-i",
         "--interface",
@@ -95,7 +97,7 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
         default=[],
         help="send to another group, with :PORT behind it to another port; may be repeated",
     )
-    parser.add_argument("--ttl", metavar="N", type=int, default=1, help="hops (default 1)")
+    parser.add_argument("--ttl", metavar="N", type=forms.hops, default=1, help="hops (default 1)")
     faults = parser.add_argument_group("faults")
     faults.add_argument("--loss", metavar="P", type=share, default=0.0, help="lose P percent")
     faults.add_argument(
@@ -156,18 +158,21 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.burst < 1:
         raise OptionError("--burst is 1 or more")
+    if arguments.loop and arguments.file == STDIN:
+        raise OptionError("standard input cannot be read again: --loop needs a file")
     kind, _ = arguments.speed
     progress = Progress(quiet=arguments.quiet)
     watch = Stopwatch()
     error = ""
     with Stop() as stop, Replay(arguments.interface, ttl=arguments.ttl) as replay:
-        say(f"mcast replay: playing {arguments.file} on {arguments.interface}")
         is_first = True
         while is_first or (arguments.loop and replay.packet_count):
             is_first = False
             replay.restart()
             try:
                 for packet in _packets(arguments):
+                    if not replay.packet_count:
+                        say(f"mcast replay: playing {arguments.file} on {arguments.interface}")
                     while kind != "max" and replay.wait_ns(packet.at_ns) > _TURN_NS:
                         if stop.wait(TURN_S / 2):
                             break

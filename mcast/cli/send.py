@@ -103,7 +103,7 @@ def add_parser(commands: _SubParsersAction[forms.ArgumentParser]) -> None:
     parser.add_argument(
         "--ttl",
         metavar="N",
-        type=_ttl,
+        type=forms.hops,
         default=1,
         help="hops, 0 (this host) to 255 (default 1: this network)",
     )
@@ -231,9 +231,3 @@ def _hex_bytes(text: str) -> bytes:
         raise argparse.ArgumentTypeError(
             f"pairs of hex digits are wanted, such as 'de ad be ef', not {text!r}"
         ) from None
-
-
-def _ttl(text: str) -> int:
-    if not text.isdecimal() or int(text) > 255:
-        raise argparse.ArgumentTypeError(f"hops are 0 to 255, not {text!r}")
-    return int(text)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import select
 from collections.abc import Sequence
 from contextlib import ExitStack
+from io import BufferedWriter
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import Final, NoReturn, Self
 
 from mcast.capture.write import PcapngWriter, datagram_packet
 from mcast.endpoint import MulticastEndpoint
@@ -26,6 +27,37 @@ __all__ = ["Recorder"]
 _DATAGRAMS_PER_TURN: Final = 1024
 _BUFFER_BYTES: Final = 1 << 20
 _NAMES_LIMIT: Final = 4096
+
+
+class _File:
+    """A file under way. After an error, which names it, it is left as it is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._raw = path.open("wb", buffering=0)
+        self._buffered = BufferedWriter(self._raw, _BUFFER_BYTES)
+        self.is_broken = False
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._buffered.write(data)
+        except OSError as error:
+            self._abandon(error)
+
+    def flush(self) -> None:
+        try:
+            self._buffered.flush()
+        except OSError as error:
+            self._abandon(error)
+
+    def close(self) -> None:
+        self.flush()
+        self._buffered.close()
+
+    def _abandon(self, error: OSError) -> NoReturn:
+        self.is_broken = True
+        self._raw.close()  # with it the buffer counts as closed, and nothing is tried again
+        raise OSError(error.errno, error.strerror, str(self._path)) from None
 
 
 class Recorder:
@@ -61,7 +93,7 @@ class Recorder:
         self.files: list[Path] = []
         """The files that are kept, the open one last."""
         self._made_count = 0
-        self._file: BinaryIO | None = None
+        self._file: _File | None = None
         self._file_packet_count = 0
         self._start_ns: int | None = None
         self._last_ns = 0
@@ -160,7 +192,7 @@ class Recorder:
         self._made_count += 1
         if self._rotate_bytes is not None or self._rotate_ns is not None:
             path = path.with_name(f"{path.stem}-{self._made_count:05}{path.suffix}")
-        self._file = path.open("wb", buffering=_BUFFER_BYTES)
+        self._file = _File(path)
         self._writer = PcapngWriter(self._file.write, interface=self._interface)
         self._file.flush()
         self.files.append(path)
@@ -168,7 +200,7 @@ class Recorder:
             self.files.pop(0).unlink(missing_ok=True)
 
     def _finish_file(self) -> None:
-        if self._file is None:
+        if self._file is None or self._file.is_broken:
             return
         dropped = self.dropped_count - self._reported_drops
         self._reported_drops += dropped

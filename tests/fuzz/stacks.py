@@ -16,7 +16,16 @@ from typing import Any
 
 __all__ = ["Stack", "both", "stack"]
 
-_MODULES = ("mcast.kernel", "mcast.options", "mcast.pgm", "mcast.pgm.packet", "mcast.zmtp")
+_MODULES = (
+    "mcast.kernel",
+    "mcast.options",
+    "mcast.pgm",
+    "mcast.pgm.packet",
+    "mcast.zmtp",
+    "mcast.capture.decode",
+    "mcast.capture.fields",
+    "mcast.capture.files",
+)
 
 
 class Stack:

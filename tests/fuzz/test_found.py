@@ -9,6 +9,13 @@ from tests.fuzz import targets
 pytestmark = pytest.mark.kernel_independent
 
 FOUND = {
+    "a message that only the capture's end lets go has the last packet's time, whoever took that": (
+        "capture-file",
+        (
+            "0004000100000006000002006869000100000206000002006869000500000101030100010600000200686900"
+            "010000030600200200686900030200020003260500000363626100090000070600000200686904"
+        ),
+    ),
     "a lone surrogate in a path is an EndpointError like any other": (
         "endpoint",
         "6970633a2f2feda080",

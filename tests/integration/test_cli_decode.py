@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import json
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mcast.cli import main
 from tests.vectors.pcap import CAPTURES
 
 pytestmark = pytest.mark.kernel_independent
@@ -16,9 +19,12 @@ pytestmark = pytest.mark.kernel_independent
 LIMIT_S = 30.0
 
 
-def decode(*arguments: object) -> subprocess.CompletedProcess[str]:
+def decode(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mcast", "decode", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=LIMIT_S, check=False)
+    return subprocess.CompletedProcess(
+        command, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
 
 
 def test_help_names_formats_statuses_and_examples() -> None:
@@ -135,7 +141,63 @@ def test_corrupt_file_is_reported_up_to_there(tmp_path: Path) -> None:
 
 
 def test_folder_and_unreadable_argument_are_errors(tmp_path: Path) -> None:
-    assert decode(tmp_path).returncode == 2
+    done = decode(tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"mcast decode: error: {tmp_path}: Is a directory\n"
     done = decode(tmp_path, "--port", "many")
     assert done.returncode == 3
     assert "--port" in done.stderr
+
+
+def test_file_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "secret.pcap"
+    path.write_bytes(b"")
+
+    def refuse(self: Path, *_: object, **__: object) -> None:  # root may read everything
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert main(["decode", str(path)]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"mcast decode: error: {path}: Permission denied\n")
+
+
+def test_gzip_file_and_standard_input_say_the_same_as_the_file(tmp_path: Path) -> None:
+    source = CAPTURES / "epgm_repair_src.pcap"
+    packed = gzip.compress(source.read_bytes())
+    path = tmp_path / "session.pcap.gz"
+    path.write_bytes(packed)
+    wanted = decode(source).stdout
+    for done in (
+        decode(path),
+        decode("-", stdin=source.read_bytes()),
+        decode("-", stdin=packed),
+    ):
+        assert (done.returncode, done.stdout, done.stderr) == (0, wanted, "")
+
+
+@pytest.mark.parametrize(
+    ("stdin", "why"),
+    [
+        (b"", "-: the file is empty"),
+        (gzip.compress(b""), "-: the file is empty"),
+        (b"#!/bin/sh", "-: this is no pcap or pcapng file: it begins with 23 21 2f 62"),
+        (gzip.compress(bytes(99))[:-12], "-: the gzip file is cut off or corrupt: "),
+    ],
+)
+def test_standard_input_that_is_no_capture_is_one_line(stdin: bytes, why: str) -> None:
+    done = decode("-", stdin=stdin)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"mcast decode: error: {why}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_standard_input_that_is_closed_is_named() -> None:
+    command = f"{sys.executable} -m mcast decode - <&-"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "mcast decode: error: -: standard input is closed\n"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,15 @@ def run_here(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[in
 class Recording:
     """A running ``mcast record``."""
 
-    def __init__(self, folder: Path, *arguments: object) -> None:
+    def __init__(self, folder: Path, *arguments: object, before: Sequence[str] = ()) -> None:
         self.path = folder / "got.pcapng"
-        command = [*MCAST, "record", str(self.path), *map(str, arguments)]
-        self._log = folder / "record.stderr"
-        with self._log.open("wb") as log:
+        command = [*before, *MCAST, "record", str(self.path), *map(str, arguments)]
+        self.log = folder / "record.stderr"
+        with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stderr=log)
         deadline = time.monotonic() + LIMIT_S
-        while "recording" not in self._log.read_text():
-            assert self.process.poll() is None, self._log.read_text()
+        while "recording" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -53,7 +54,7 @@ class Recording:
         """Exit status and stderr, after what was sent has had time to arrive."""
         time.sleep(0.3)
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(LIMIT_S), self._log.read_text()
+        return self.process.wait(LIMIT_S), self.log.read_text()
 
 
 @pytest.fixture
@@ -168,10 +169,13 @@ def test_bad_input_of_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
         ((path, "239.192.7.6:5599", "-i", "nope0"), 3, "no interface named 'nope0'"),
         ((path, "10.0.0.1:5599"), 3, "10.0.0.1"),
         ((path, "239.192.7.6:5599", "--keep", "2"), 3, "--keep needs --rotate-size"),
-        ((tmp_path / "no" / "x", "239.192.7.6:5599"), 2, "No such file or directory"),
+        ((tmp_path / "no" / "x", "239.192.7.6:5599"), 2, "no/x: No such file or directory"),
+        ((tmp_path, "239.192.7.6:5599"), 2, f"error: {tmp_path}: Is a directory"),
+        (("/dev/full", "239.192.7.6:5599"), 2, "error: /dev/full: No space left on device"),
     ):
         found, said = run_here(capsys, "record", *arguments, "--duration", "0.1")
         assert (found, words in said) == (status, True), said
+        assert said.count("\n") == 1, said
 
 
 def test_port_that_another_program_keeps_is_named(
@@ -193,6 +197,36 @@ def test_file_that_may_not_be_written_is_named(capsys: pytest.CaptureFixture[str
     assert (status, "mcast record: error: " in said) == (2, True), said
 
 
+def test_disk_that_is_full_ends_the_recording_and_what_is_there_is_read(
+    tmp_path: Path, recordings: list[Recording]
+) -> None:
+    made = session(tmp_path / "made.pcap", 300, 10_000)
+    limit = ["bash", "-c", 'ulimit -f 16; exec "$@"', "bash"]  # in KiB
+    recordings.append(Recording(tmp_path, "239.192.7.11:5599", before=limit))
+    command = ["replay", tmp_path / "made.pcap", "--map", "239.192.1.1=239.192.7.11"]
+    assert run(*command).returncode == 0
+    recording = recordings[0]
+    assert recording.process.wait(LIMIT_S) == 2
+    said = recording.log.read_text().splitlines()
+    assert said[1:] == [f"mcast record: error: {recording.path}: File too large"]
+    decoded = run("decode", recording.path, "--json", "--messages")
+    assert decoded.returncode == 2  # cut off
+    records = [json.loads(line) for line in decoded.stdout.splitlines()]
+    found = [record["parts"] for record in records if record["record"] == "message"]
+    assert 50 < len(found) < 300
+    assert found == [[message] for message in made[: len(found)]]
+
+
+def test_capture_is_replayed_packed_and_from_standard_input(tmp_path: Path) -> None:
+    session(tmp_path / "made.pcap", 7, 1000)
+    packed = gzip.compress((tmp_path / "made.pcap").read_bytes())
+    (tmp_path / "made.gz").write_bytes(packed)
+    assert "7 datagrams" in run("replay", tmp_path / "made.gz", "--speed", "max").stderr
+    command = [*MCAST, "replay", "-", "--speed", "max"]
+    done = subprocess.run(command, input=packed, capture_output=True, timeout=LIMIT_S, check=True)
+    assert b"7 datagrams" in done.stderr
+
+
 def test_bad_input_of_replay_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = tmp_path / "good.pcap"
     session(good, 3, 1000)
@@ -200,6 +234,10 @@ def test_bad_input_of_replay_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     cut.write_bytes(good.read_bytes()[:-5])
     text = tmp_path / "text"
     text.write_text("no capture")
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"")
+    corrupt = tmp_path / "corrupt.pcap"
+    corrupt.write_bytes(good.read_bytes() + b"\xff" * 64)
     for arguments, status, words in (
         ((tmp_path / "missing.pcap",), 2, "No such file or directory"),
         ((text,), 2, "no pcap or pcapng file"),
@@ -209,6 +247,11 @@ def test_bad_input_of_replay_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
         ((good, "--map", "239.1.1.1=10.0.0.1"), 3, "multicast groups"),
         ((good, "--loss", "95%"), 3, "0 to 90 percent"),
         ((good, "--burst", "0.5"), 3, "--burst is 1 or more"),
+        ((good, "--ttl", "300"), 3, "hops are 0 to 255, not '300'"),
+        (("-", "--loop"), 3, "--loop needs a file"),
+        ((tmp_path,), 2, f"error: {tmp_path}: Is a directory"),
+        ((empty,), 2, "the file is empty"),
+        ((corrupt,), 2, "after frame 3: a packet of 4294967295 bytes is none"),
     ):
         found, said = run_here(capsys, "replay", *arguments)
         assert (found, words in said) == (status, True), said

@@ -35,6 +35,14 @@ _PGM = (
     "mcast.pgm",
     *(f"mcast.kernel.reference{part}" for part in ("", "_frames", "_receive", "_pace")),
 )
+_CAPTURE = (
+    "mcast.capture.decode",
+    "mcast.capture.dissect",
+    "mcast.capture.files",
+    "mcast.capture.sessions",
+    "mcast.capture.streams",
+    "mcast.kernel.reference_capture",
+)
 _ZMTP = ("mcast.zmtp", "mcast.kernel.reference_zmtp")
 
 ROWS: Final[dict[str, Row]] = {
@@ -49,6 +57,7 @@ ROWS: Final[dict[str, Row]] = {
     "subscriptions": Row(
         "subscribing, cancelling and matching", "subscriptions", ("mcast.patterns.subscriptions",)
     ),
+    "capture-file": Row("a capture file", "capture_file", _CAPTURE, True),
     "endpoint": Row("endpoint URLs", "endpoint", ("mcast.endpoint", "mcast.unicast")),
     "kernel": Row(
         "the same calls on both kernels",

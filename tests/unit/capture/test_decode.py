@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
@@ -343,6 +344,76 @@ def test_truncated_capture_reports_what_came_before() -> None:
     assert messages == [b"m0"]
     assert "cut off" in decoder.error
     assert summary_fields(decoder)["frames"] == 1
+
+
+def test_all_streams_together_hold_a_limited_amount(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcast.capture.decode._TOTAL_EARLY_LIMIT_BYTES", 20_000)
+    monkeypatch.setattr("mcast.capture.files.CHUNK_BYTES", 500)
+    packets = []
+    for place in range(400):
+        tsi = bytes((place % 10,)) + TSI[1:]
+        packet = data_packet(2 * (place // 10), tsdu(b"x"), trail=0, tsi=tsi, dport=PORT)
+        packets += [udp(packet), udp(build_nak(tsi, PORT, [1000 + place], SOURCE, GROUP))]
+    decoder = Decoder(opened(pcap((START_NS, packet) for packet in packets)))
+    most = 0
+    for _ in decoder.steps():
+        most = max(most, sum(stream.held_bytes for stream in decoder.streams.values()))
+    assert 10_000 < most < 30_000
+    lost = [gap.time_ns for stream in decoder.streams.values() for gap in stream.lost]
+    assert len(lost) == 10 * 39
+    assert all(stream.message_count == 40 for stream in decoder.streams.values())
+
+
+def test_messages_under_way_are_limited_and_the_next_ones_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mcast.capture.decode._TOTAL_UNFINISHED_LIMIT_BYTES", 3000)
+    monkeypatch.setattr("mcast.capture.files.CHUNK_BYTES", 500)
+    begin = b"\0\0\xff" + (100_000).to_bytes(8, "big") + b"\0"
+    long = [begin + bytes(400), *[b"\xff\xff" + bytes(400)] * 20]
+    packets = [
+        udp(data_packet(sqn, body, tsi=TSI, dport=PORT))
+        for sqn, body in enumerate([*long, tsdu(b"next")])
+    ]
+    decoder, messages = decoded(pcap((START_NS, packet) for packet in packets))
+    assert messages == [b"next"]
+    assert only_stream(decoder).odata_count == 22
+
+
+def test_lists_of_all_streams_together_are_limited_and_counts_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mcast.capture.room.ENTRY_LIMIT", 5)
+    stream, _ = made(*(data(2 * n) for n in range(20)))
+    assert len(stream.gaps) + len(stream.lost) == 5
+    assert (stream.gap_count, stream.lost_count) == (19, 19)
+
+
+def test_early_segments_of_all_connections_together_are_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mcast.capture.room.UNFINISHED_LIMIT_BYTES", 2000)
+    greeting = b"\xff" + bytes(8) + b"\x7f\3\1NULL" + bytes(48)
+    packets = []
+    for port in range(1, 11):
+        for sqn, payload in ((0, greeting), (100, bytes(500))):
+            head = struct.pack("!HHIIBBHHH", port, 5555, sqn, 0, 0x50, 0x10, 0, 0, 0)
+            ip = struct.pack("!BBHHHBBH", 0x45, 0, 40 + len(payload), 0, 0, 1, 6, 0)
+            packets.append(ip + SOURCE + GROUP + head + payload)
+    decoder, _ = decoded(pcap((START_NS, packet) for packet in packets))
+    sessions = decoder.sessions.sessions
+    faults = [session.from_client.fault for session in sessions]
+    assert len(sessions) == 10
+    assert faults == [""] * 3 + ["a segment is missing in the capture, as in many connections"] * 7
+
+
+@pytest.mark.parametrize(("seconds", "wanted_ns"), [(1 << 63, 1 << 62), (9, 9_000_000_000)])
+def test_time_that_cannot_be_is_moved_to_the_end_of_what_can(seconds: int, wanted_ns: int) -> None:
+    whole = pcapng([(0, data(0))], tsresol=0)
+    at = len(pcapng([])) + 12
+    timed = whole[:at] + struct.pack("<II", seconds >> 32, seconds & 0xFFFFFFFF) + whole[at + 8 :]
+    decoder, messages = decoded(timed)
+    assert (messages, decoder.last_ns) == ([b"m0"], wanted_ns)
 
 
 @pytest.mark.slow

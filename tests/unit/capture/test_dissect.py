@@ -87,6 +87,15 @@ def test_unfinished_fragments_are_limited_and_counted() -> None:
     assert dissector.skipped["fragments_given_up"] == 44
 
 
+def test_fragments_that_overlap_are_no_more_than_a_datagram() -> None:
+    dissector = Dissector()
+    for place in range(1, 60):
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 2020, 9, 0x2000 | place, 1, 17, 0)
+        dissector.dissect_untrusted(record(head + bytes(8) + bytes(2000), 101))
+    assert dissector.skipped["malformed"] == 1  # the 33rd; then it begins anew
+    assert dissector.unfinished_count == 1
+
+
 def test_what_the_snapshot_length_cut_is_known() -> None:
     found = Dissector().dissect_untrusted(record(V4, 101, cut=100))
     assert found is not None

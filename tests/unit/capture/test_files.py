@@ -105,11 +105,13 @@ def test_any_bytes_end_in_records_or_a_capture_error(tail: bytes, form: str) -> 
         pass
 
 
-def test_gzip_file_is_read_and_a_cut_one_is_named(tmp_path: Path) -> None:
+def test_gzip_file_is_read_and_a_cut_or_corrupt_one_is_named(tmp_path: Path) -> None:
     path = tmp_path / "capture.pcap.gz"
     path.write_bytes(gzip.compress(pcap(PACKETS)))
     with open_capture(path) as file:
         assert read_all(file) == PACKETS
-    path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(CaptureError, match="gzip"), open_capture(path) as file:
-        read_all(file)
+    whole = path.read_bytes()
+    for bad in (whole[:-12], whole[:-8] + bytes(8), whole[:14] + b"\xff" * 20):
+        path.write_bytes(bad)
+        with pytest.raises(CaptureError, match="gzip"), open_capture(path) as file:
+            read_all(file)
