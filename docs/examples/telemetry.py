@@ -20,7 +20,7 @@ import mcast
 SENSORS = 6
 READINGS = 40
 PERIOD_S = 0.02
-SILENT_AFTER_S = 1.0
+SILENT_AFTER_S = 1.5
 CRASHES = "sensor-5"
 SMALL: dict[str, float] = {"rate": 1e6, "txw_bytes": 1 << 20}
 """A sensor says little: 1 Mbit/s at most, and 1 MiB to repair from."""
