@@ -98,17 +98,18 @@ class _Publisher:
         return build_spm(self.tsi, PORT, self._spm_count, self._slots.trail, lead, self.source)
 
 
-def make_capture(path: Path, size_bytes: int) -> Made:
-    """Write a pcap of at least ``size_bytes``, Ethernet and microseconds; what is in it."""
+def make_capture(path: Path, size_bytes: int, *, step_us: int = STEP_US) -> Made:
+    """Write a pcap of at least ``size_bytes``, a packet every ``step_us``; what is in it."""
     with path.open("wb", buffering=1 << 20) as file:
-        return _Capture(file).make(size_bytes)
+        return _Capture(file, step_us).make(size_bytes)
 
 
 class _Capture:
     """The file under way."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, step_us: int) -> None:
         self._file = file
+        self._step_us = step_us
         self._dice = random.Random(SEED)
         self._made = Made(byte_count=file.write(_PCAP))
         # At which packet, of whom, which numbers.
@@ -154,7 +155,7 @@ class _Capture:
     def _put(self, kind: str, source: bytes, destination: bytes, pgm: bytes) -> None:
         made = self._made
         frame = _ETHERNET + datagram_packet(source, destination, 40_000, PORT, pgm, 1)
-        seconds, rest = divmod(made.packet_count * STEP_US, 1_000_000)
+        seconds, rest = divmod(made.packet_count * self._step_us, 1_000_000)
         head = _RECORD.pack(START_S + seconds, rest, len(frame), len(frame))
         made.byte_count += self._file.write(head + frame)
         made.types[kind] += 1
