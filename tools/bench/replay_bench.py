@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
 import subprocess
@@ -122,7 +123,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, help="default 3")
     parser.add_argument("--output", type=Path, help="the result file")
     options = parser.parse_args()
-    machine = facts() | {"mcast_kernel": NAME}
+    machine = facts() | {"mcast_kernel": NAME, "nice": os.nice(0)}
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="mcast-replay-") as folder:
         source = Path(folder, "made.pcap")
