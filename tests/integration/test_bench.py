@@ -262,7 +262,9 @@ def test_decode_and_tshark_find_the_same_in_a_made_capture(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_what_is_recorded_of_a_replay_has_its_messages_and_its_times(tmp_path: Path) -> None:
-    """10,000 packets/s for 1 s. Others may use the machine, so the best of three rounds counts."""
+    """10,000 packets/s for 1 s. Others may use the machine, so the best of three rounds counts, and
+    its bar is five times that of tools/bench/replay, which is for a quiet one."""
+    limit_us = 5 * replay_bench.LIMIT_US
     source = tmp_path / "made.pcap"
     made = capture_made.make_capture(source, 9_000_000, step_us=100)
     errors_us = []
@@ -270,9 +272,9 @@ def test_what_is_recorded_of_a_replay_has_its_messages_and_its_times(tmp_path: P
         run = replay_bench.round_trip(source, tmp_path / "got.pcapng")
         assert run.packets == made.packet_count - made.types["NAK"]
         errors_us.append(run.error_us_p99)
-        if errors_us[-1] < replay_bench.LIMIT_US:
+        if errors_us[-1] < limit_us:
             break
-    assert min(errors_us) < replay_bench.LIMIT_US
+    assert min(errors_us) < limit_us
 
 
 @pytest.mark.slow
