@@ -1,6 +1,7 @@
 """What a simulated run must keep, and the exception that says what broke.
 
-Owns the names of the laws. Delivery: L1 to L6; the rest of the node: L7, L8; the wire: W.
+Owns the names of the laws. Delivery: L1 to L6; the rest of the node: L7, L8; the wire: W. Sockets
+over streams keep the same, as far as they can: what a broken connection held is lost; and F, T.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ class Law(StrEnum):
     CRASH = "L8"
     """Nothing that arrives raises."""
     WIRE = "W"
-    """What is sent follows RFC 3208 and the limits of rate, repairs and window."""
+    """What is sent follows RFC 3208 and the limits of rate, repairs and window, or ZMTP."""
+    FILTER = "F"
+    """A publisher knows of each subscription, and a subscriber gets what it wants, just that."""
+    TURN = "T"
+    """A REQ gets one reply to each request, and it is the reply to that."""
 
 
 class Violation(Exception):

@@ -6,7 +6,7 @@ a failure comes back as a ``Result`` that says which law broke and how to see it
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -57,12 +57,17 @@ class Result:
     """Packets reported lost."""
     repaired: int = 0
     """Repairs sent."""
+    connections: int = 0
+    """Of a run over streams: how many there were."""
+    world: str = ""
+    """``stream`` for a run over streams."""
 
     @property
     def replay(self) -> str:
         """The command that does it again."""
+        world = f" --world {self.world}" if self.world else ""
         without = f" --without {','.join(map(str, self.without))}" if self.without else ""
-        return f"tools/simulate --seed {self.seed}{without}"
+        return f"tools/simulate{world} --seed {self.seed}{without}"
 
 
 def run_seed(seed: int, *, without: Collection[int] = (), trace: Trace | None = None) -> Result:
@@ -86,8 +91,11 @@ def run_seed(seed: int, *, without: Collection[int] = (), trace: Trace | None = 
     return result
 
 
-def shrink(failed: Result) -> Result:
-    """The same law broken with as few of the faults as can be found by leaving out one by one."""
+def shrink(failed: Result, run: Callable[..., Result] = run_seed) -> Result:
+    """The same law broken with as few of the faults as can be found by leaving out one by one.
+
+    ``run`` is what made it: ``run_seed`` or ``run_stream_seed``.
+    """
     assert failed.violation is not None
     best = failed
     progress = True
@@ -96,7 +104,7 @@ def shrink(failed: Result) -> Result:
         for index in range(len(failed.faults)):
             if index in best.without:
                 continue
-            tried = run_seed(failed.seed, without={*best.without, index})
+            tried = run(failed.seed, without={*best.without, index})
             if tried.violation is not None and tried.violation.law is failed.violation.law:
                 best = tried
                 progress = True

@@ -182,9 +182,11 @@ class ZmtpEngine:
 
     def handle_received(self, size_bytes: int, message_count: int, now_ns: int) -> None:
         """Take note that somebody who reads for the engine got so much since the last call."""
-        if size_bytes and self._state is _State.READY:
-            self.counters.bytes_received += size_bytes
-            self.counters.messages_received += message_count
+        if self._state is not _State.READY:
+            return
+        self.counters.bytes_received += size_bytes
+        self.counters.messages_received += message_count  # also those behind a command, read before
+        if size_bytes:
             self._heartbeat.handle_bytes(now_ns)
 
     def handle_presence(self, now_ns: int) -> None:

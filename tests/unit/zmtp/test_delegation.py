@@ -87,6 +87,14 @@ def test_command_between_messages_is_answered_as_if_the_engine_had_read_it() -> 
     assert end.engine.counters.pings_received == 1
 
 
+def test_messages_behind_a_command_count_although_their_bytes_were_told_before() -> None:
+    end = pull()
+    end.engine.handle_received(100, 1, end.now_ns)
+    end.engine.handle_stop(body(ping(0)), end.now_ns)
+    end.engine.handle_received(0, 2, end.now_ns)
+    assert end.engine.counters.messages_received == 3
+
+
 def test_error_in_what_a_reader_got_ends_the_connection() -> None:
     end = pull()
     end.engine.handle_stop(FrameError("malformed", "no frame"), end.now_ns)
