@@ -54,6 +54,7 @@ def test_a_stream_seed_goes_the_same_way_twice(seed: int) -> None:
     assert run_stream_seed(seed).trace_hash == run_stream_seed(seed).trace_hash
 
 
+@pytest.mark.kernel_independent
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
 def test_a_mistake_planted_in_streams_is_found_within_a_thousand_seeds(
     plant: Plant, monkeypatch: pytest.MonkeyPatch, record_property: pytest.RecordProperty
