@@ -319,6 +319,119 @@ def test_holes_have_a_limit_which_the_packet_waited_for_passes() -> None:
     assert take(slots, run(0)) == (SIZE, names(0))
 
 
+def test_missing_numbers_are_told_hole_by_hole_up_to_a_limit() -> None:
+    slots = window()
+    take(slots, run(3, 5, 9))  # 0 to 2, 4, and 6 to 8 are missing
+    assert slots.missing(0, 9, 100) == [0, 1, 2, 4, 6, 7, 8]
+    assert slots.missing(0, 9, 5) == [0, 1, 2, 4, 6]
+    assert slots.missing(0, 9, 4) == [0, 1, 2, 4]
+    assert slots.missing(2, 6, 100) == [2, 4, 6]
+    assert slots.missing(4, 4, 100) == [4]
+    assert slots.missing(3, 3, 100) == slots.missing(5, 4, 100) == slots.missing(0, 9, 0) == []
+    assert slots.missing_count(0, 9) == 7
+    assert slots.missing_count(1, 6) == 4
+    assert slots.missing_count(8, 8) == 1
+    assert slots.missing_count(9, 20) == slots.missing_count(6, 4) == 0
+
+
+def test_a_hole_among_others_is_parted_where_its_middle_comes() -> None:
+    slots = window()
+    take(slots, run(1, 5, 7))
+    take(slots, run(3))
+    assert slots.missing(0, 7, 100) == [0, 2, 4, 6]
+    assert slots.hole_count == 4
+    take(slots, run(0))
+    assert (slots.next, slots.hole_last) == (2, 2)
+
+
+def test_a_hole_is_given_up_in_part() -> None:
+    slots = window()
+    take(slots, run(6, 9))
+    slots.skip_to(3)
+    assert (slots.next, slots.hole_last, slots.lead) == (3, 5, 9)
+    assert slots.missing(0, 9, 100) == [3, 4, 5, 7, 8]
+    slots.skip_to(5)
+    assert slots.missing(0, 9, 100) == [5, 7, 8]
+    slots.skip_to(7)
+    assert slots.missing(0, 9, 100) == [7, 8]
+    assert (slots.undecoded, slots.stored_count) == (7, 1)
+
+
+def test_number_and_trail_of_a_plain_packet_are_told_without_taking_it() -> None:
+    slots = window(first_sqn=1 << 32)
+    data = packet(0) + packet(1, trail=-300 & 0xFFFF_FFFF) + packet(2, options=SYN)
+    assert slots.numbers_of(memoryview(data), 0, SIZE) == (1 << 32, 1 << 32)
+    assert slots.numbers_of(memoryview(data), SIZE, SIZE) == ((1 << 32) + 1, (1 << 32) - 300)
+    assert slots.numbers_of(memoryview(data), 2 * SIZE, SIZE) is None
+    assert slots.numbers_of(memoryview(data), len(data), SIZE) is None
+    assert (slots.packet_count, slots.lead) == (0, (1 << 32) - 1)
+
+
+def test_news_are_holes_that_open_fill_or_fall_behind_the_trail() -> None:
+    slots = window()
+    assert not slots.has_news
+    take(slots, run(0))
+    slots.reach(0)
+    assert not slots.has_news
+    take(slots, run(3))
+    assert slots.has_news
+    slots.has_news = False
+    take(slots, packet(4, trail=1))  # the trail has not passed what is missing
+    assert not slots.has_news
+    take(slots, packet(5, trail=2))
+    assert slots.has_news
+    slots.has_news = False
+    take(slots, packet(6, trail=2))  # nothing new
+    assert not slots.has_news
+    take(slots, run(1))
+    assert slots.has_news
+
+
+def test_a_window_without_holes_has_no_news_whatever_the_trail() -> None:
+    slots = window()
+    take(slots, packet(0, trail=0) + packet(1, trail=1) + packet(2, trail=2))
+    assert (slots.trail, slots.has_news) == (2, False)
+
+
+def test_bytes_and_duplicates_are_counted_of_long_packets_too() -> None:
+    slots = window()
+    long = data_packet(0, tsdu(bytes(700)), trail=-(1 << 25) & 0xFFFF_FFFF)
+    for _ in range(3):
+        take(slots, long, size=len(long))
+    assert (slots.payload_bytes, slots.duplicate_count) == (len(long) - 24, 2)
+    assert slots.store(0, long) is False
+    assert slots.duplicate_count == 3
+
+
+def test_packets_with_options_are_counted_while_they_are_held() -> None:
+    slots = window()
+    slots.store(1, packet(1, options=SYN))
+    slots.store(2, packet(2))
+    slots.store(3, packet(3, options=SYN))
+    assert slots.special_count == 2
+    slots.store(0, packet(0))
+    assert slots.release([], NO_LIMIT) == packet(1, options=SYN)
+    assert slots.special_count == 1
+    assert slots.release([], NO_LIMIT) == packet(3, options=SYN)
+    assert slots.special_count == 0
+
+
+def test_room_is_a_quarter_more_for_what_was_missing() -> None:
+    slots = window(limit_bytes=4 * SIZE)
+    take(slots, run(2, 3, 4))  # 0 and 1 are missing, 3 are held
+    slots.reach(6)  # so are 5 and 6
+    assert [slots.has_room(sqn, SIZE) for sqn in (1, 6, 7, 8)] == [True] * 4
+    assert [slots.has_room(sqn, 2 * SIZE) for sqn in (1, 6, 7, 8)] == [True, True, False, False]
+    assert [slots.has_room(sqn, 2 * SIZE + 1) for sqn in (0, 1, 6)] == [True, False, False]
+
+
+def test_a_port_of_1_is_one() -> None:
+    decoder = kernel.FrameDecoder(kernel.TopicFilter(), 9, 9)
+    assert kernel.ReceiveSlots(TSI, 1, decoder, 0).next == 0
+    with pytest.raises(ValueError, match=r"^a TSI has 8 bytes and a port is 1 to 65535$"):
+        kernel.ReceiveSlots(TSI, 0, decoder, 0)
+
+
 def test_what_has_come_has_room_however_many_holes_lie_ahead() -> None:
     """The compiled kernel read what lies in memory in front of the holes (tools/sanitize)."""
     slots = window(first_sqn=5)
