@@ -1409,7 +1409,7 @@ class _Blind(reference.FrameScanner):
 
 
 class _Wide(reference.CaptureWalk):
-    """Takes a frame with a VLAN tag for one without."""
+    """Leaves a frame with a VLAN tag."""
 
     @staticmethod
     def _datagram(link_type: int, packet: memoryview) -> tuple[int, int, int, int] | None:

@@ -52,7 +52,6 @@ _FITTING = {
     "late-trail",
     "stored-repair",
     "torn-inbox",
-    "wide-vlan",
 }
 PLANTS = {name: partial(_put, name) for name in differential.PLANTS if name in _FITTING}
 

@@ -151,6 +151,16 @@ def test_the_trail_ends_a_gap_in_any_state(state: GapState) -> None:
     assert shape(gaps) == []
 
 
+def test_the_trail_takes_nothing_of_a_gap_whose_numbers_below_it_have_come() -> None:
+    gaps = gap_list()
+    gaps.open(10, 10, T0)
+    gaps.open(12, 14, T0 + 50 * MS)
+    gaps.come(12)
+    gaps.lose_below(13, LossReason.WINDOW_ADVANCED)
+    assert shape(gaps) == [(10, 10, GapState.LOST), (13, 14, GapState.BACK_OFF)]
+    assert gaps.take_lost() == (10, 10, LossReason.WINDOW_ADVANCED)
+
+
 def test_the_trail_takes_only_what_is_below_it() -> None:
     gaps, _ = in_state(GapState.BACK_OFF)
     gaps.lose_below(11, LossReason.WINDOW_ADVANCED)
