@@ -155,6 +155,7 @@ class Watch:
         elif kind == "PeerRestarted":
             must(self.told.get(name, -1) < event.first, "numbers went back", event)
             self.lost[name] = 0
+            self.last.pop(name, None)  # who begins again, as after OPT_RST, may repeat messages
         elif kind == "Lost" and not event.reason.counts_messages:
             must(self.told.get(name, -1) < event.first <= event.last, "out of order", event)
             must(event.count == event.last + 1 - event.first, "a wrong count", event)
