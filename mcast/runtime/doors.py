@@ -54,11 +54,14 @@ class Door:
         """Raises TransportError or EndpointError."""
         self._peers = peers
         self._listener = StreamListener(endpoint, peers.options)
+        self.asked = str(endpoint)
+        """Where it was to listen, wildcards and all."""
         self.endpoint = str(self._listener.endpoint)
         """Where it really listens."""
         self._inside: dict[int, Connection] = {}
         self._wake_ns = NEVER
         self.armed_ns = NEVER
+        self._is_told = False
         self.is_over = False
         """It is closed."""
         peers.watch(self._listener.fileno(), select.EPOLLIN, self.handle_ready)
@@ -117,12 +120,18 @@ class Door:
         self._inside.pop(connection.number, None)
         self._peers.gone(connection.number)
 
-    def close(self) -> None:
-        """Let nobody in any more. Those who are in stay."""
+    def stop(self) -> None:
+        """Let nobody in any more, and wake nobody."""
         if not self.is_over:
             self.is_over = True
             self._peers.unwatch(self._listener.fileno())
             self._listener.close()
+
+    def close(self) -> None:
+        """Let nobody in any more, and say so. Those who are in stay."""
+        self.stop()
+        if not self._is_told:
+            self._is_told = True
             self._peers.report(MonitorKind.CLOSED, self.endpoint)
 
     def forget(self) -> None:

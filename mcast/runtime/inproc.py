@@ -20,8 +20,10 @@ __all__ = ["InprocEnd"]
 class InprocEnd:
     """One end; a ``Pipe``."""
 
-    def __init__(self, peers: Peers, number: int) -> None:
+    def __init__(self, peers: Peers, number: int, url: str = "") -> None:
         self.number = number
+        self.url = url
+        """What was connected to; empty at the end that was bound."""
         self.armed_ns = NEVER
         self.peers = peers
         self.other: InprocEnd | None = None
@@ -72,7 +74,7 @@ class InprocEnd:
             if not waiting[self.waits_for]:
                 del waiting[self.waits_for]
             self.waits_for = ""
-        self.peers.gone(self.number)
+        self.peers.left(self)
         if other is not None:
             other.other = None
-            other.peers.gone(other.number)
+            other.peers.left(other)

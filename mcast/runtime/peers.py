@@ -66,6 +66,8 @@ _DRAIN_IVL_NS: Final = 1_000_000
 """How often a full queue of a SUB is looked at for room; its readers tell nobody."""
 _STALE_LIMIT: Final = 32
 """Timers of what is over that may stand in the heap, beside as many as half of it."""
+_ADDRESS_WAIT_S: Final = 0.05
+"""How long closing waits for the lock, which is held for a batch of messages at most."""
 _LINGERS: Final = frozenset(SocketKind) - {
     SocketKind.SUB,
     SocketKind.XSUB,
@@ -612,6 +614,11 @@ class Peers:
         self.pattern.detach(number)
         self.mark()
 
+    def left(self, end: InprocEnd) -> None:
+        """A connection within the context is over."""
+        self._places.drop(end)
+        self.gone(end.number)
+
     def suspended(self, dialer: Dialer) -> None:
         """A connection broke, and is to come back."""
         self._pipes[dialer.number] = dialer
@@ -785,8 +792,14 @@ class Peers:
         ``quietly``, as the interpreter exits: nobody is woken, and daemon threads stop where they
         are instead of dying with an error that nobody wants to see.
 
-        Takes no lock: a signal handler or a finalizer may call this in the thread that holds it.
+        Addresses are free for others at once, unless the lock is: a signal handler or a finalizer
+        may call this in the thread that holds it. Then the loop frees them.
         """
+        if self._lock.acquire(timeout=_ADDRESS_WAIT_S):
+            try:
+                self._places.stop_listening()
+            finally:
+                self._lock.release()
         give_up_ns = monotonic_ns() + (round(linger * 1e9) if self.kind in _LINGERS else 0)
         self._is_quiet = quietly
         self._loop.call(lambda: self._begin_closing(give_up_ns), self)

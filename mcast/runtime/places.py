@@ -73,6 +73,8 @@ class Places:
     def release(self, url: str) -> str:
         """Leave it. Raises EndpointError if there is no such endpoint."""
         peers, name = self._peers, url.removeprefix("inproc://")
+        if url not in self._doors:
+            url = self._real(url)
         if (door := self._doors.pop(url, None)) is not None:
             door.close()  # those who are in stay, as in libzmq
         elif (dialer := self._dialers.pop(url, None)) is not None:
@@ -85,19 +87,40 @@ class Places:
             self._names.discard(name)
             del peers.switchboard.bound[name]
         elif ends := self._ends.pop(url, None):
-            for end in ends:
+            for end in list(ends):
                 end.hang_up()
         else:
             raise EndpointError(f"not bound or connected to {url}")
         return url
 
-    def shut(self) -> None:
-        """Let nobody in any more."""
+    def _real(self, asked: str) -> str:
+        """The URL that ``asked`` became when it was bound, if it did."""
+        urls = [url for url, door in self._doors.items() if door.asked == asked]
+        if len(urls) > 1:
+            raise EndpointError(f"bound to {asked} more than once: name one of {', '.join(urls)}")
+        return urls[0] if urls else asked
+
+    def drop(self, end: InprocEnd) -> None:
+        """An end is over."""
+        ends = self._ends.get(end.url, [])
+        if end in ends:
+            ends.remove(end)
+            if not ends:
+                del self._ends[end.url]
+
+    def stop_listening(self) -> None:
+        """Free addresses and names for others, and wake nobody."""
         for door in self._doors.values():
-            door.close()
+            door.stop()
         for name in self._names:
             del self._peers.switchboard.bound[name]
         self._names.clear()
+
+    def shut(self) -> None:
+        """Let nobody in any more."""
+        self.stop_listening()
+        for door in self._doors.values():
+            door.close()
 
     def hang_up(self) -> None:
         """Give everything back; what the pattern knows as a pipe does so itself."""
@@ -129,9 +152,9 @@ class Places:
 
     def _connect_name(self, endpoint: InprocEndpoint) -> None:
         switchboard = self._peers.switchboard
-        end = InprocEnd(self._peers, self._peers.reserve())
+        end = InprocEnd(self._peers, self._peers.reserve(), str(endpoint))
         self._peers.adopt(end)
-        self._ends.setdefault(str(endpoint), []).append(end)
+        self._ends.setdefault(end.url, []).append(end)
         other = switchboard.bound.get(endpoint.name)
         if other is not None:
             end.meet(other)
