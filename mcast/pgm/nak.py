@@ -50,6 +50,10 @@ _UNHEARD_NAKS: Final = 4
 """NAKs without an NCF after which it is not chance: at 10 % loss each way, 1 in 700."""
 _MENDED_LIMIT: Final = 256
 """Gaps remembered after they are filled, to know by what comes then that it was only late."""
+_SERVICES: Final = 16
+"""Repairs of which the quickest tells how far behind its requests the source is."""
+_SERVICE_LIMIT_NS: Final = 1_000_000_000
+"""Longest wait for a repair because of that."""
 _NEVER: Final = 1 << 62
 
 
@@ -97,6 +101,8 @@ class Gap:
     state: GapState
     expiry_ns: int
     detected_ns: int
+    asked_ns: int = 0
+    """When it was asked for first, or 0."""
     ncf_retry_count: int = 0
     data_retry_count: int = 0
     reason: LossReason = LossReason.REPAIR_DEADLINE
@@ -111,6 +117,7 @@ class GapList:
         self._dice = dice
         self._gaps: list[Gap] = []
         self._mended: deque[tuple[int, int, int]] = deque(maxlen=_MENDED_LIMIT)
+        self._services_ns: deque[int] = deque(maxlen=_SERVICES)
         self.lateness = Lateness(timers.repair_deadline_ns // 4)
         self._is_blocked = False
         self._next_ns = _NEVER
@@ -153,7 +160,17 @@ class GapList:
         self._gaps.append(Gap(first, last, count, GapState.BACK_OFF, expiry_ns, now_ns))
         self._next_ns = min(self._next_ns, expiry_ns)
 
-    def settle(self) -> list[tuple[int, int]]:
+    @property
+    def source_is_behind(self) -> bool:
+        """True if even the quickest of late took longer than the wait for RDATA: its share of the
+        rate is used up, and asking again would only cost it time."""
+        return self._service_ns > self._timers.nak_rdata_ivl_ns
+
+    @property
+    def _service_ns(self) -> int:
+        return min(self._services_ns, default=0)
+
+    def settle(self, now_ns: int) -> list[tuple[int, int]]:
         """Forget what has come since the last look; when that was missed first, and how many."""
         filled: list[tuple[int, int]] = []
         is_emptied = False
@@ -164,6 +181,8 @@ class GapList:
                 gap.count = count
                 if not count:
                     is_emptied = True
+                    if gap.asked_ns:
+                        self._services_ns.append(now_ns - gap.asked_ns)
                     self._mended.append((gap.first, gap.last, gap.detected_ns))
                     self._window.mended_last = max(self._window.mended_last, gap.last)
         if is_emptied:
@@ -223,7 +242,11 @@ class GapList:
 
     def confirm(self, sqns: Iterable[int], now_ns: int) -> None:
         """The source has heard a request for these and will repair them (NCF, section 6.3)."""
-        self._move(sqns, GapState.WAIT_DATA, now_ns + self._timers.nak_rdata_ivl_ns)
+        # Among sixteen repairs one came at the first try, whatever is lost: its time is the time
+        # that the source takes.
+        behind_ns = min(self._service_ns * 3 // 2, _SERVICE_LIMIT_NS)
+        wait_ns = max(self._timers.nak_rdata_ivl_ns, behind_ns)
+        self._move(sqns, GapState.WAIT_DATA, now_ns + wait_ns)
 
     def suppress(self, sqns: Iterable[int], now_ns: int) -> None:
         """Another receiver asked for these: its NAK does for ours (section 6.3)."""
@@ -270,6 +293,7 @@ class GapList:
                     is_repeat |= gap.ncf_retry_count > 0
                     self.asked_unserved |= gap.data_retry_count > 0
                     self.asked_unheard |= gap.ncf_retry_count >= _UNHEARD_NAKS
+                    gap.asked_ns = gap.asked_ns or now_ns
                     self._set(gap, GapState.WAIT_NCF, now_ns + self._timers.nak_rpt_ivl_ns)
                 room -= gap.count
             index += 1
@@ -395,6 +419,7 @@ def _copy(gap: Gap, first: int, last: int, count: int) -> Gap:
         gap.state,
         gap.expiry_ns,
         gap.detected_ns,
+        gap.asked_ns,
         gap.ncf_retry_count,
         gap.data_retry_count,
         gap.reason,

@@ -541,7 +541,7 @@ class Receiver:
 
     def _note_repairs(self, now_ns: int) -> None:
         self._note_lateness(now_ns)
-        for detected_ns, count in self._gaps.settle():
+        for detected_ns, count in self._gaps.settle(now_ns):
             for _ in range(min(count, 64)):  # one gap's worth of percentiles is enough
                 self._repair_times.add(now_ns - detected_ns)
         filled_count = self._slots.filled_count
@@ -581,7 +581,7 @@ class Receiver:
             to_group |= is_repeat or (self._group_asked and self._request_count % _TRIAL_EVERY > 0)
         self._asked_group_last = to_group
         per_nak = NAK_LIST_LIMIT
-        if self._gaps.asked_unserved:
+        if self._gaps.asked_unserved and not self._gaps.source_is_behind:
             # A libzmq source repairs one packet for each NAK that arrives, however many the NAK
             # names, so behind long lists it falls back further and further (measured).
             per_nak = min(NAK_LIST_LIMIT, -(-len(sqns) // _SPREAD_NAKS))

@@ -45,7 +45,7 @@ class Gaps(GapList):
         was_missing = self.window.missing_count(sqn, sqn) > 0
         if was_missing:
             self.come(sqn)
-        assert sum(count for _, count in self.settle()) == was_missing
+        assert sum(count for _, count in self.settle(T0)) == was_missing
         return was_missing
 
     def numbers(self, gap: Gap) -> list[int]:
@@ -263,8 +263,8 @@ def test_what_has_come_is_told_by_when_it_was_missed() -> None:
     gaps.open(20, 21, T0 + 10 * MS)
     for sqn in (10, 11, 20):
         gaps.come(sqn)
-    assert gaps.settle() == [(T0, 2), (T0 + 10 * MS, 1)]
-    assert gaps.settle() == []
+    assert gaps.settle(T0) == [(T0, 2), (T0 + 10 * MS, 1)]
+    assert gaps.settle(T0) == []
     assert shape(gaps) == [(12, 12, GapState.BACK_OFF), (21, 21, GapState.BACK_OFF)]
 
 
@@ -418,7 +418,7 @@ def test_at_the_request_limit_the_rest_waits_for_room() -> None:
     # When half of it has come, more is asked for at once.
     for sqn in range(REQUEST_LIMIT // 2 + 1):
         gaps.come(sqn)
-    gaps.settle()
+    gaps.settle(T0)
     assert gaps.next_timeout_ns <= now_ns + 10 * MS
     asked, _ = gaps.take_due(now_ns + 10 * MS)
     assert asked == list(range(REQUEST_LIMIT, REQUEST_LIMIT + REQUEST_LIMIT // 2 + 1))
@@ -473,6 +473,59 @@ def test_the_number_of_gaps_is_limited_whatever_others_confirm() -> None:
     assert len(gaps) <= GAP_LIMIT
 
 
+# A source that is behind.
+
+
+def asked(gaps: Gaps, now_ns: int, sqn: int) -> int:
+    """``sqn`` is lost, asked for and confirmed; the time then."""
+    gaps.open(sqn, sqn, now_ns)
+    now_ns = next(gap.expiry_ns for gap in gaps)
+    assert gaps.take_due(now_ns)[0] == [sqn]
+    gaps.confirm([sqn], now_ns)
+    return now_ns
+
+
+def served(gaps: Gaps, now_ns: int, sqn: int, service_ns: int) -> int:
+    """``sqn`` is lost, asked for, confirmed and repaired after so long; the time then."""
+    now_ns = asked(gaps, now_ns, sqn)
+    gaps.come(sqn)
+    gaps.settle(now_ns + service_ns)
+    return now_ns + service_ns
+
+
+def patience_ns(*service_ns: int) -> int:
+    """How long after its confirmation a number is asked for again, at the soonest."""
+    gaps = gap_list()
+    now_ns, sqn = T0, 1
+    for each_ns in service_ns:
+        now_ns = served(gaps, now_ns, sqn, each_ns)
+        sqn += 2
+    now_ns = asked(gaps, now_ns, sqn)
+    return next(gap.expiry_ns for gap in gaps) - now_ns
+
+
+def test_a_source_that_takes_long_over_every_repair_is_given_half_as_long_again() -> None:
+    assert patience_ns(*[80 * MS] * 16) == 120 * MS
+
+
+def test_one_quick_repair_among_sixteen_shows_that_the_others_were_lost() -> None:
+    assert patience_ns(*[80 * MS] * 8, 2 * MS, *[80 * MS] * 7) == LAN.nak_rdata_ivl_ns
+    assert patience_ns(2 * MS, *[80 * MS] * 16) == 120 * MS
+
+
+def test_no_source_is_waited_for_longer_than_a_second() -> None:
+    assert patience_ns(*[1500 * MS] * 16) == 1000 * MS
+
+
+def test_a_source_is_behind_when_even_its_quickest_repair_is_late() -> None:
+    gaps = gap_list()
+    assert not gaps.source_is_behind
+    now_ns = served(gaps, T0, 1, 51 * MS)
+    assert gaps.source_is_behind
+    served(gaps, now_ns, 3, 1 * MS)
+    assert not gaps.source_is_behind
+
+
 # A model: the same operations on a plain dict of single numbers.
 
 
@@ -507,7 +560,7 @@ def test_gaps_agree_with_a_model_of_single_numbers(
             for sqn in [sqn for sqn in missing if sqn < a]:
                 gaps.come(sqn)
                 del missing[sqn]
-            gaps.settle()
+            gaps.settle(T0)
         elif kind == "lose":
             gaps.lose_below(a, LossReason.WINDOW_ADVANCED)
             missing = {sqn: lost or sqn < a for sqn, lost in missing.items()}

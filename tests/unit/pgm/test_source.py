@@ -286,7 +286,7 @@ def test_data_never_exceeds_the_rate_and_its_burst(rate: float, size: int) -> No
     feed(pub, seconds, size, step_s=seconds / 50)
     flow = spent(pub, ODATA)
     packet = FULL_PACKET + IP_UDP
-    burst = max(2 * packet, rate / 8 * 0.001)
+    burst = max(2 * packet, rate / 8 * 0.001, min(rate / 8 * 0.01, 32 * 1024))
     assert most_over(flow, rate) <= burst + packet
     total = sum(size for _, size in flow)
     assert total >= 0.9 * rate / 8 * seconds - packet
