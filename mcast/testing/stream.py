@@ -41,6 +41,7 @@ _RUN_BYTES: Final = 65_000
 _RUN_PACKETS: Final = 44
 _LEAST_SLOTS: Final = 8
 _BURST_S: Final = 0.001
+_SLOW_BURST_S, _SLOW_BURST_BYTES = 0.01, 32 * 1024
 _REPAIR_BURST_S: Final = 0.05
 _MORE: Final = 1
 
@@ -91,7 +92,8 @@ class Stream:
         )
         least_bytes = 2 * (slot_bytes + _UDP_IP_BYTES)
         rate, share = options.rate / 8, options.repair_share
-        self._data_burst = max(least_bytes, rate * _BURST_S) + run_bytes
+        slow_burst = min(rate * _SLOW_BURST_S, _SLOW_BURST_BYTES)
+        self._data_burst = max(least_bytes, rate * _BURST_S, slow_burst) + run_bytes
         self._repair_burst = max(least_bytes, rate * share * _REPAIR_BURST_S) + run_bytes
 
     # Where things are.

@@ -109,11 +109,12 @@ def test_s3_forged_sources_cost_little_memory() -> None:
     # The publisher's window, which fills meanwhile, shall not grow into the figure.
     small = ("--option", "txw_bytes=500000")
     done, attack = attacked("tsis", 20_000, seconds=6, pub=small)
-    grown = max(attack.rss_bytes) / 2**20
+    publisher_mib, subscriber_mib = (grown / 2**20 for grown in attack.rss_bytes)
+    grown = max(publisher_mib, subscriber_mib)
     figure(
         "S3",
-        f"{attack.count:,} forged TSIs in 6 s: subscriber's RSS "
-        f"+{attack.rss_bytes[1] / 2**20:.1f} MiB, publisher's +{attack.rss_bytes[0] / 2**20:.1f} MiB, honest {missing(done)} LOST, "
+        f"{attack.count:,} forged TSIs in 6 s: subscriber's RSS +{subscriber_mib:.1f} MiB, "
+        f"publisher's +{publisher_mib:.1f} MiB, honest {missing(done)} LOST, "
         f"{stat(done, 'peers_refused')} refused",
         met=grown <= 8 and not missing(done),
     )
@@ -179,9 +180,10 @@ def test_s14_nodes_do_not_answer_each_other_for_ever() -> None:
         quiet = _out(lab) - before
         words = ["naks", attacker.address, GROUP, str(PORT), "00" * 8, "500"]
         process = attacker.start([sys.executable, ATTACKER, *words])
-        time.sleep(0.5)
+        time.sleep(1.5)
         process.tell("quit")
         sent = process.wait_json("sent", timeout_s=10)
+        assert sent["count"]
         before = _out(lab)
         time.sleep(2.0)
         after = _out(lab) - before
