@@ -46,8 +46,9 @@ def test_both_kernels_agree_on_a_thousand_seeded_programs() -> None:
 
 
 @needs_native
-def test_both_kernels_have_the_same_names() -> None:
-    assert set(reference.__all__) <= set(vars(NATIVE))
+def test_both_kernels_have_the_same_functions_and_classes() -> None:
+    made = {name for name in reference.__all__ if callable(getattr(reference, name))}
+    assert made <= set(vars(NATIVE))
 
 
 WITHOUT_A_MACHINE = {
