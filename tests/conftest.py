@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -21,6 +22,9 @@ import pytest
 # The same examples in every run: a failure that a colleague sees, everybody sees.
 hypothesis.settings.register_profile("seeded", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("seeded")
+
+# A shell that starts a run in the background has it ignore Ctrl-C, and so would every child.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_SKIP_IN_CI = ("interop", "namespace")
 
