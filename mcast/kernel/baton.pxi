@@ -32,11 +32,22 @@ cdef enum:
     BULK_SLEEP_NS = 200_000
     LONGEST_LEASE_NS = 32_000_000
     LEASE_NS = 1_000_000  # at 10 Gbit/s, a third of the default rcvbuf
+    PATIENT_LEASE_NS = 15_000_000  # three times the interpreter's switch interval
+    ROOM_SHARE = 2  # of what the system's buffer holds; below that there is no hurry
     PATIENCE = 2000  # yields of the processor, half a millisecond to two
 
 
 def _nothing():
     pass
+
+
+cdef bint _has_room(int fd) noexcept nogil:
+    """True while what waits to be read takes but a part of the system's buffer."""
+    cdef uint32_t memory[2]  # SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_RCVBUF
+    cdef socklen_t size = sizeof(memory)
+    if getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size) != 0 or size < sizeof(memory):
+        return False
+    return memory[0] < memory[1] // ROOM_SHARE
 
 
 @cython.final
@@ -55,6 +66,7 @@ cdef class Baton:
     cdef volatile long long _looks_at_ns  # asleep: when it looks at leases and timers; else 0
     cdef public long long due_ns
     cdef public long long sleeps_until_ns
+    cdef readonly long long waited_ns
     cdef public object wake
 
     def __cinit__(self, int epoll_fd):
@@ -89,11 +101,14 @@ cdef class Baton:
         cdef epoll_event events[EVENT_COUNT]
         cdef long count
         cdef int code, index
+        cdef long long woken_ns
         with nogil:
             count = self._poll(events, timeout_ns)
             code = errno
+            woken_ns = _now()
             self._is_wanted = 1
         self._is_wanted = 0
+        self.waited_ns = _now() - woken_ns
         self._take_back()
         if count < 0:
             if code == EINTR:
@@ -190,9 +205,18 @@ cdef class Baton:
                         now_ns + min(max(now_ns - lease.used_ns, LEASE_NS), LONGEST_LEASE_NS),
                     )
                 else:
-                    first_ns = min(first_ns, lease.used_ns + LEASE_NS)
+                    first_ns = min(first_ns, self._lapse(lease, now_ns))
                 first_ns = min(first_ns, lease.due_ns + LEASE_NS)
         return first_ns
+
+    cdef long long _lapse(self, Lease *lease, long long now_ns) noexcept nogil:
+        """When to take a lease back whose thread is awake. That thread may only be waiting for the
+        interpreter lock, which another has for a switch interval: then the loop thread would stand
+        in the same queue, and fill another with what the buffer could have kept."""
+        cdef long long lapse_ns = lease.used_ns + LEASE_NS
+        if lapse_ns <= now_ns < lease.used_ns + PATIENT_LEASE_NS and _has_room(lease.fd):
+            return now_ns + LEASE_NS
+        return lapse_ns
 
     cdef Lease *_new_lease(self, int fd) noexcept:
         """A place for the leases of a descriptor; NULL if there are too many of them."""
@@ -227,7 +251,7 @@ cdef class Baton:
             lease = &self._leases[index]
             if lease.is_lent and now_ns >= lease.due_ns + LEASE_NS:
                 lease.due_ns = NEVER  # the loop has its own timer for it, and does it now
-            if lease.is_lent and not lease.is_asleep and now_ns >= lease.used_ns + LEASE_NS:
+            if lease.is_lent and not lease.is_asleep and now_ns >= self._lapse(lease, now_ns):
                 lease.is_lent = 0
                 self._watch(lease.fd, EPOLLIN | lease.kept_events)
 

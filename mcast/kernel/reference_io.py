@@ -472,6 +472,8 @@ class Baton:
         """In a loop without a thread: when it has something to do, 0 if at once."""
         self.sleeps_until_ns = 0
         """Until when whoever does the loop's work sleeps; 0 while it is awake."""
+        self.waited_ns = 0
+        """How long ``poll`` had to wait for the interpreter lock at its end, where that is known."""
         self.wake: Callable[[], None] = lambda: None
         """Wakes it."""
 

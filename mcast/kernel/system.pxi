@@ -108,11 +108,13 @@ cdef extern from "<sys/socket.h>" nogil:
     const int MSG_CTRUNC
     const int MSG_DONTWAIT
     const int MSG_TRUNC
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
     const int SOL_SOCKET
 
 cdef enum:  # as in reference_io.py
     SOL_UDP = 17
     SO_RXQ_OVFL = 40
+    SO_MEMINFO = 55  # Linux 4.12 and later
     UDP_SEGMENT = 103
     UDP_GRO = 104
     SOCKADDR_BYTES = 28

@@ -56,6 +56,10 @@ _READS_PER_TURN: Final = 16
 """Batches of a socket read before others get their turn, if each is small."""
 _BYTES_PER_TURN: Final = 1 << 18
 """Bytes after which it is the application's turn: what it is given should still be in the cache."""
+_CONTENDED_NS: Final = 1_000_000
+"""Who waited so long for the interpreter lock makes use of it: the next time is as far away."""
+_CONTENDED_FACTOR: Final = 32
+"""Then a turn may be so many times as long: 8 MiB, a switch interval's worth at 13 Gbit/s."""
 _QUIET_NS: Final = 250_000_000
 """A closing publisher leaves when nobody has asked for a repair for so long: a lost final SPM is
 made up for by heartbeats within 100 ms, and a lost NAK is repeated within 50 ms, or 200 ms by
@@ -480,7 +484,8 @@ class MulticastLink:
     def _read_intake(self, now_ns: int, intake: Intake) -> None:
         assert self._queue is not None
         size_bytes = 0
-        for _ in range(_READS_PER_TURN):
+        factor = _CONTENDED_FACTOR if self._loop.baton.waited_ns >= _CONTENDED_NS else 1
+        for _ in range(_READS_PER_TURN * factor):
             with self._lock:
                 if self._stage is not _Stage.OPEN:
                     return  # who joins again at once must hear nothing twice
@@ -494,7 +499,7 @@ class MulticastLink:
                     self._take_rest(now_ns, rest)
             self._queue.waiters.wake()
             size_bytes += intake.size_bytes
-            if not intake.size_bytes or size_bytes >= _BYTES_PER_TURN:
+            if not intake.size_bytes or size_bytes >= _BYTES_PER_TURN * factor:
                 break
 
     def _take_rest(self, now_ns: int, rest: list[Leftover]) -> None:

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -467,6 +468,46 @@ def test_loop_watches_for_writing_while_a_reader_has_the_reading(pair: Pair) -> 
     assert end.intake.watch(select.EPOLLIN | select.EPOLLOUT)
     there.send(framed(b"x"))
     assert end.baton.poll(0) == [(end.here.fileno(), select.EPOLLOUT)]
-    time.sleep(0.003)
+    time.sleep(0.02)
     end.baton.poll(0)  # nobody was at it for a while
     assert end.baton.poll(0) == [(end.here.fileno(), select.EPOLLIN | select.EPOLLOUT)]
+
+
+def lapse_s(end: End) -> float:
+    """How long the loop thread leaves what waits to a reader that stays away."""
+    began = time.monotonic()
+    while not end.baton.poll(1_000_000):
+        assert time.monotonic() - began < 20
+    return time.monotonic() - began
+
+
+@compiled
+def test_loop_leaves_a_reader_its_time_while_the_system_s_buffer_has_room(pair: Pair) -> None:
+    end, there = pair
+    assert end.intake.wait(1_000_000) is False
+    there.send(framed(b"x"))
+    assert lapse_s(end) > 0.012
+
+
+def crowded_lapse_s() -> float:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        select.epoll() as epoll,
+        socket.create_connection(server.getsockname()) as there,
+        server.accept()[0] as here,
+    ):
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        here.setblocking(False)
+        there.setblocking(False)
+        end = End(here, epoll)
+        assert end.intake.wait(1_000_000) is False
+        with suppress(BlockingIOError):
+            while True:
+                there.send(bytes(65_536))
+        return lapse_s(end)
+
+
+@compiled
+def test_loop_takes_over_soon_where_the_system_s_buffer_fills() -> None:
+    # On a busy machine one look may come late, but not each of many.
+    assert any(crowded_lapse_s() < 0.012 for _ in range(20))
