@@ -96,6 +96,13 @@ cdef class Intake(_Source):
                 self._list(slots)
         self._is_on_hold = False
 
+    def entrust(self, long long due_ns):
+        """As ``reference.Intake.entrust``."""
+        if self._lease == NULL or not self._lease.is_lent:
+            return False
+        self._lease.due_ns = min(self._lease.due_ns, due_ns)
+        return True
+
     @property
     def overflow_count(self):
         """As ``reference.Intake.overflow_count``."""

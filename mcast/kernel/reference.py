@@ -90,9 +90,9 @@ class TransmitSlots:
 
     Messages go in as libzmq frames them (``append``), fill the open packet, and are sealed packet
     by packet with header and checksum. ``take_run`` hands out what is sealed and not yet sent as
-    one view that a single UDP GSO call can carry; ``repair_run`` hands out sent packets again as
-    RDATA. The numbers: ``trail <= unsent <= next``; packets below ``trail`` are gone, those from
-    ``unsent`` on wait to be sent, ``next`` is the open one.
+    one view that a single UDP GSO call can carry; ``repair_run`` copies sent packets as RDATA. The
+    numbers: ``trail <= unsent <= next``; packets below ``trail`` are gone, those from ``unsent`` on
+    wait to be sent, ``next`` is the open one.
 
     A slot holds 24 bytes of header and ``tsdu_bytes``. Memory: ``slot_count`` times that, touched
     only as the window fills. When all slots are full the oldest sent packet makes room.
@@ -244,24 +244,32 @@ class TransmitSlots:
         self._unsent_message_base = self._completed[(self.unsent - 1) % self._slot_count]
         return view, segment_bytes
 
-    def repair_run(self, sqn: int, max_packet_count: int) -> tuple[memoryview, int] | None:
-        """Sent packets from ``sqn`` on as RDATA with the current trail, or None if it is not held.
+    def repair_run(self, sqns: Sequence[int]) -> tuple[bytes, int] | None:
+        """Copies of sent packets as RDATA with the current trail: (packets, segment_bytes).
 
-        Shape and life as ``take_run``. Rewrites type, trail and checksum in the slots.
+        They are those of ``sqns``, in its order, as far as they make one run: all of one size but
+        the last, which may be shorter. None if the first is not held.
         """
-        if not self.trail <= sqn < self.unsent:
-            return None
-        run = self._run(sqn, min(max_packet_count, self.unsent - sqn))
-        if run is None:
-            return None
-        view, segment_bytes, _ = run
-        for base in range(0, len(view), segment_bytes):
-            packet = view[base : base + segment_bytes]
+        run = bytearray()
+        segment_bytes = 0
+        for sqn in sqns:
+            if not self.trail <= sqn < self.unsent:
+                break
+            slot = sqn % self._slot_count
+            length = self._lengths[slot]
+            if length > (segment_bytes or length):
+                break
+            base = slot * self.slot_bytes
+            packet = bytearray(self._block[base : base + length])
             packet[4] = _RDATA
             packet[6:8] = b"\0\0"
             packet[20:24] = (self.trail & _SQN_MASK).to_bytes(4, "big")
             packet[6:8] = checksum(packet).to_bytes(2, "big")
-        return view, segment_bytes
+            run += packet
+            segment_bytes = segment_bytes or length
+            if length < segment_bytes:
+                break
+        return (bytes(run), segment_bytes) if run else None
 
     def advance(self, trail: int) -> None:
         """Let go of packets below ``trail``; never of unsent ones, never backwards."""

@@ -210,6 +210,14 @@ class Intake:
         """The owner has done its work: ``hold`` is over, and what it left ready is looked at."""
         self.hold = False
 
+    def entrust(self, due_ns: int) -> bool:
+        """Have whoever waits call ``rest`` when ``due_ns`` has come; False if nobody is there to.
+
+        A millisecond later the loop wakes for it all the same.
+        """
+        del due_ns
+        return False
+
     def ring(self) -> None:
         """Have a thread that is asleep in ``wait`` look again. For any thread."""
 

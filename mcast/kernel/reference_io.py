@@ -473,7 +473,7 @@ class Baton:
         self.sleeps_until_ns = 0
         """Until when whoever does the loop's work sleeps; 0 while it is awake."""
         self.waited_ns = 0
-        """How long ``poll`` had to wait for the interpreter lock at its end, where that is known."""
+        """How long ``poll`` waited for the interpreter lock when it woke, where that is known."""
         self.wake: Callable[[], None] = lambda: None
         """Wakes it."""
 

@@ -118,23 +118,39 @@ cdef class TransmitSlots:
         self._hand_out(count)
         return self._view_of(first, count), self._lengths[first]
 
-    def repair_run(self, long long sqn, long long max_packet_count):
+    def repair_run(self, sqns):
         """As ``reference.TransmitSlots.repair_run``."""
-        if not self.trail <= sqn < self.unsent:
-            return None
-        cdef long long first = sqn % self._slot_count
-        cdef long long count = self._run(first, min(max_packet_count, self.unsent - sqn))
+        cdef list numbers = list(sqns)
+        cdef long long sqn
+        cdef uint32_t length
+        cdef uint32_t segment_bytes = 0
+        cdef Py_ssize_t count = 0
+        cdef Py_ssize_t size = 0
+        for sqn in numbers:
+            if not self.trail <= sqn < self.unsent:
+                break
+            length = self._lengths[sqn % self._slot_count]
+            if segment_bytes == 0:
+                segment_bytes = length
+            elif length > segment_bytes:
+                break
+            size += length
+            count += 1
+            if length < segment_bytes:
+                break
         if count == 0:
             return None
-        cdef long long slot
-        cdef uint8_t *packet
-        for slot in range(first, first + count):
-            packet = self._block.data + slot * self._slot_bytes
+        cdef bytes run = PyBytes_FromStringAndSize(NULL, size)
+        cdef uint8_t *packet = <uint8_t *>PyBytes_AS_STRING(run)
+        for sqn in numbers[:count]:
+            length = self._lengths[sqn % self._slot_count]
+            memcpy(packet, self._block.data + (sqn % self._slot_count) * self._slot_bytes, length)
             packet[4] = RDATA
             mcast_put16(packet + 6, 0)
             mcast_put32(packet + 20, <uint32_t>self.trail)
-            mcast_put16(packet + 6, mcast_checksum(packet, self._lengths[slot]))
-        return self._view_of(first, count), self._lengths[first]
+            mcast_put16(packet + 6, mcast_checksum(packet, length))
+            packet += length
+        return run, segment_bytes
 
     def advance(self, long long trail):
         """As ``reference.TransmitSlots.advance``."""

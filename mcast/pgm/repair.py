@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import islice
 
 from mcast.kernel import TokenBucket
 
@@ -48,26 +49,26 @@ class RepairQueue:
             self._accepted_ns.popitem(last=False)
         return accepted
 
-    def next_stretch(self, now_ns: int, max_packet_count: int) -> tuple[int, int] | None:
-        """The next numbers to repair as (first, count), or None if nothing may be sent now.
+    def next_run(self, now_ns: int, max_packet_count: int) -> list[int]:
+        """The next numbers to repair, those asked for first in front; empty if none may leave now.
 
-        They stay queued until ``sent`` says how many of them left.
+        They stay queued until ``sent`` says which of them left.
         """
         wanted = self._wanted
-        while wanted and (first := next(iter(wanted))) < self._trail:
-            del wanted[first]
-        if not wanted or self._bucket.available_bytes(now_ns) <= 0:
-            return None
-        first = next(iter(wanted))
-        count = 0
-        while count < max_packet_count and first + count in wanted:
-            count += 1
-        return first, count
+        if self._bucket.available_bytes(now_ns) <= 0:
+            return []
+        while run := list(islice(wanted, max_packet_count)):
+            gone = [sqn for sqn in run if sqn < self._trail]
+            if not gone:
+                break
+            for sqn in gone:
+                del wanted[sqn]
+        return run
 
-    def sent(self, first: int, count: int, size_bytes: int, now_ns: int) -> None:
+    def sent(self, sqns: Iterable[int], size_bytes: int, now_ns: int) -> None:
         """These left in packets of ``size_bytes`` altogether, headers included."""
         self._bucket.spend(now_ns, size_bytes)
-        for sqn in range(first, first + count):
+        for sqn in sqns:
             self._wanted.pop(sqn, None)
             self._accepted_ns[sqn] = now_ns
 
@@ -75,12 +76,12 @@ class RepairQueue:
         """The window has moved on. Cheap, however often it does and however much is queued."""
         self._trail = trail
         # A sweep looks at everything, so it waits until the trail has moved by as much; until then
-        # ``next_stretch`` passes over what is gone.
+        # ``next_run`` passes over what is gone.
         if trail - self._swept_trail >= len(self._wanted) // 16:
             self._swept_trail = trail
             for sqn in [sqn for sqn in self._wanted if sqn < trail]:
                 del self._wanted[sqn]
 
     def next_timeout_ns(self) -> int | None:
-        """When ``next_stretch`` may return something, or None if nothing is queued."""
+        """When ``next_run`` may return something, or None if nothing is queued."""
         return self._bucket.ready_at_ns(1) if self._wanted else None

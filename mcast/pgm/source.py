@@ -31,7 +31,7 @@ _DATA_HEADER_BYTES: Final = 24
 _UDP_IP_BYTES: Final = 28  # what libzmq, too, adds to a packet's cost
 _RUN_BYTES_LIMIT: Final = 65_000  # one UDP GSO send, with room for IP options
 _RUN_PACKET_LIMIT: Final = 44
-_STRETCHES_PER_TURN: Final = 512
+_REPAIR_RUNS_PER_TURN: Final = 16  # of 64 KiB at most; then it is the data's turn
 _FAST: Final = 1e12
 _BURST_S: Final = 0.001
 """Data that may leave at once after a quiet time: more would overflow receivers' buffers."""
@@ -441,20 +441,19 @@ class Source:
 
     def _emit_repairs(self, now_ns: int) -> None:
         self._repairs.forget_below(self._slots.trail)
-        for _ in range(_STRETCHES_PER_TURN):
-            stretch = self._repairs.next_stretch(now_ns, self._run_packets)
-            if stretch is None:
+        for _ in range(_REPAIR_RUNS_PER_TURN):
+            sqns = self._repairs.next_run(now_ns, self._run_packets)
+            if not sqns:
                 break
-            first, count = stretch
-            run = self._slots.repair_run(first, count)
+            run = self._slots.repair_run(sqns)
             assert run is not None  # numbers below the trail were forgotten
-            view, segment_bytes = run
-            sent_count = -(-len(view) // segment_bytes)
-            cost_bytes = len(view) + sent_count * _UDP_IP_BYTES
-            self._repairs.sent(first, sent_count, cost_bytes, now_ns)
-            self._transmits.append(Transmit(GROUP, view, segment_bytes))
+            packets, segment_bytes = run
+            sent_count = -(-len(packets) // segment_bytes)
+            cost_bytes = len(packets) + sent_count * _UDP_IP_BYTES
+            self._repairs.sent(sqns[:sent_count], cost_bytes, now_ns)
+            self._transmits.append(Transmit(GROUP, packets, segment_bytes))
             self._counters.rdata_sent += sent_count
-            self._counters.rdata_bytes_sent += len(view)
+            self._counters.rdata_bytes_sent += len(packets)
         due_ns = self._repairs.next_timeout_ns()
         self._due[_Timer.REPAIR] = _NEVER if due_ns is None else due_ns
 

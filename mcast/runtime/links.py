@@ -424,8 +424,11 @@ class MulticastLink:
 
     @property
     def next_alarm_ns(self) -> int:
-        """``next_timeout_ns``, but for what the baton attends to."""
-        return self._earlier(self._engine.next_alarm_ns)
+        """``next_timeout_ns``, but for what the baton attends to, or a thread that reads."""
+        due_ns = self._earlier(self._engine.next_alarm_ns)
+        if self.intake is not None and self.intake.entrust(due_ns):
+            return min(self._finished_ns, self._give_up_ns)
+        return due_ns
 
     def _earlier(self, due_ns: int) -> int:
         if self._backlog:

@@ -180,7 +180,7 @@ def a_stream(dice: Dice, first_number: int) -> tuple[int, list[bytes]]:
         number = slots.unsent
         taken = slots.take_run(1)
         if dice.randrange(8) == 0:
-            taken = slots.repair_run(number, 1)
+            taken = slots.repair_run([number])
         assert taken is not None
         packets.append(bytes(taken[0]))
     return tsdu_bytes, packets
@@ -254,7 +254,8 @@ def transmit_program(dice: Dice) -> Program:
         elif kind < 10:
             program.append(("take_run", dice.choice((-1, 0, 1, 2, 3, 44))))
         elif kind == 10:
-            program.append(("repair_run", dice.randrange(-2, 12), dice.choice((0, 1, 2, 44))))
+            deltas = [dice.randrange(-1, 12) for _ in range(dice.choice((0, 1, 1, 2, 9)))]
+            program.append(("repair_run", deltas if dice.randrange(4) else list(range(44))))
         else:
             program.append(
                 ("advance", dice.randrange(-2, 12))
@@ -280,8 +281,8 @@ def transmit_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 result = outcome(slots.seal)
             case ("take_run", count):
                 result = outcome(slots.take_run, count)
-            case ("repair_run", delta, count):
-                result = outcome(slots.repair_run, slots.trail + delta, count)
+            case ("repair_run", deltas):
+                result = outcome(slots.repair_run, [slots.trail + delta for delta in deltas])
             case ("advance", delta):
                 result = outcome(slots.advance, slots.trail + delta)
             case ("limit", below):
@@ -732,6 +733,7 @@ def intake_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 case ("resume",):
                     intake.settle()
                     intake.resume()
+                    result = intake.entrust(0)
             seen = intake.size_bytes, inbox.put_count, slots.heard_ns, slots.odd_from
             dropped = intake.dropped_count, intake.overflow_count, bool(intake.hold)
             yield result, seen, window_state(slots), intake.due_ns, dropped, list(refused)

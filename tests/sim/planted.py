@@ -35,13 +35,12 @@ def numbers_stop_at_the_wrap(patch: pytest.MonkeyPatch) -> None:
 
 
 def repairs_are_of_the_next_packet(patch: pytest.MonkeyPatch) -> None:
-    good = RepairQueue.next_stretch
+    good = RepairQueue.next_run
 
     def bad(self, now_ns, limit):
-        found = good(self, now_ns, limit)
-        return found and (found[0] + 1, found[1])
+        return [sqn + 1 for sqn in good(self, now_ns, limit)]
 
-    patch.setattr(RepairQueue, "next_stretch", bad)
+    patch.setattr(RepairQueue, "next_run", bad)
 
 
 def no_holdoff(patch: pytest.MonkeyPatch) -> None:

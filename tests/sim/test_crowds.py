@@ -87,7 +87,7 @@ def test_a_hundred_thousand_forged_identities_cost_eight_mebibytes_at_most() -> 
     network.run(0.1)
     publisher.send(b"honest")
     network.run(0.1)
-    template = bytearray(publisher.engine.source._slots.repair_run(0, 1)[0])  # type: ignore[union-attr, index]
+    template = bytearray(publisher.engine.source._slots.repair_run([0])[0])  # type: ignore[union-attr, index]
     template[4] = ODATA
     stranger = bytes((10, 77, 255, 9))
     tracemalloc.start()

@@ -87,9 +87,9 @@ class _Publisher:
 
     def rdata(self, sqn: int) -> bytes:
         """A packet again; it is among the last few thousand."""
-        run = self._slots.repair_run(sqn, 1)
+        run = self._slots.repair_run([sqn])
         assert run is not None
-        return bytes(run[0])
+        return run[0]
 
     def spm(self) -> bytes:
         """The next heartbeat."""

@@ -607,7 +607,7 @@ def test_messages_come_once_and_in_order_through_loss_reorder_and_repair(
         if dice.random() < 0.7:
             assert slots.release(out, NO_LIMIT) is None
     for sqn in slots.missing(0, sender.next, 1 << 20) + list(range(slots.lead + 1, sender.next)):
-        repair = sender.repair_run(sqn, 1)
+        repair = sender.repair_run([sqn])
         assert repair is not None
         data, segment_bytes = repair
         assert slots.absorb(data, 0, segment_bytes, out) == len(data)

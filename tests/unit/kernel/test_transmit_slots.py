@@ -378,7 +378,7 @@ def test_a_repair_is_the_packet_as_rdata_with_the_current_trail() -> None:
     slots = window()
     fill(slots, 5)
     slots.advance(2)
-    run = slots.repair_run(3, 1)
+    run = slots.repair_run([3])
     assert run is not None
     assert bytes(run[0]) == data_packet(3, b"\0\0" + frame(b"3"), trail=2, kind=RDATA)
 
@@ -386,9 +386,9 @@ def test_a_repair_is_the_packet_as_rdata_with_the_current_trail() -> None:
 def test_a_repair_may_be_sent_again_with_a_later_trail() -> None:
     slots = window()
     fill(slots, 5)
-    slots.repair_run(4, 1)
+    slots.repair_run([4])
     slots.advance(3)
-    run = slots.repair_run(4, 1)
+    run = slots.repair_run([4])
     assert run is not None
     assert bytes(run[0]) == data_packet(4, b"\0\0" + frame(b"4"), trail=3, kind=RDATA)
 
@@ -397,12 +397,45 @@ def test_a_repair_of_full_packets_is_one_run_with_sound_checksums() -> None:
     slots = window(tsdu_bytes=40, slot_count=64)
     slots.append([b"x" * 150])
     take_all(slots)
-    run = slots.repair_run(0, 10)
+    run = slots.repair_run(range(10))
     assert run is not None
     packets = split(bytes(run[0]), run[1])
     assert len(packets) == 4
     assert all(kernel.checksum_ok(packet) for packet in packets)
     assert [header(packet)["kind"] for packet in packets] == [RDATA] * 4
+
+
+def test_repairs_of_one_size_are_one_run_wherever_they_lie() -> None:
+    slots = window(tsdu_bytes=40, slot_count=16)
+    slots.append([b"x" * 160])  # four full packets and a short one
+    take_all(slots)
+    fill(slots, 1)
+    run = slots.repair_run([3, 0, 2, 4, 5])
+    assert run is not None
+    packets = split(run[0], run[1])
+    assert [header(packet)["sqn"] for packet in packets] == [
+        3,
+        0,
+        2,
+        4,
+    ]  # a short one ends it
+    assert all(kernel.checksum_ok(packet) for packet in packets)
+    run = slots.repair_run([5, 1])  # a longer one begins another
+    assert run is not None
+    assert [header(packet)["sqn"] for packet in split(*run)] == [5]
+    run = slots.repair_run([2, 9, 3])
+    assert run is not None
+    assert [header(packet)["sqn"] for packet in split(*run)] == [2]
+
+
+def test_what_is_sent_again_later_is_no_matter_to_a_repair_that_waits() -> None:
+    slots = window(slot_count=8)
+    fill(slots, 4)
+    run = slots.repair_run([3])
+    assert run is not None
+    before = bytes(run[0])
+    fill(slots, 20)
+    assert run[0] == before
 
 
 def test_nothing_below_the_trail_and_nothing_unsent_is_repaired() -> None:
@@ -411,11 +444,11 @@ def test_nothing_below_the_trail_and_nothing_unsent_is_repaired() -> None:
     slots.advance(2)
     slots.append([b"unsent"])
     slots.seal()
-    assert slots.repair_run(1, 1) is None
-    assert slots.repair_run(5, 1) is None
-    assert slots.repair_run(6, 1) is None
-    assert slots.repair_run(-1, 1) is None
-    run = slots.repair_run(4, 10)
+    assert slots.repair_run([1]) is None
+    assert slots.repair_run([5]) is None
+    assert slots.repair_run([6]) is None
+    assert slots.repair_run([-1]) is None
+    run = slots.repair_run(range(4, 10))
     assert run is not None
     assert len(split(bytes(run[0]), run[1])) == 1
 
@@ -447,7 +480,7 @@ def test_a_slot_that_is_being_filled_again_is_never_repaired() -> None:
     fill(slots, 8)
     slots.append([b"over packet 0"])
     assert slots.trail == 1
-    assert slots.repair_run(0, 1) is None
+    assert slots.repair_run([0]) is None
 
 
 def test_every_packet_the_window_holds_can_be_repaired_as_it_was_sent() -> None:
@@ -455,7 +488,7 @@ def test_every_packet_the_window_holds_can_be_repaired_as_it_was_sent() -> None:
     for _ in range(30):
         fill(slots, 1)
         for sqn in range(slots.trail, slots.next):
-            run = slots.repair_run(sqn, 1)
+            run = slots.repair_run([sqn])
             assert run is not None
             assert bytes(run[0])[24:] == b"\0\0" + frame(str(sqn).encode())
 
@@ -481,7 +514,7 @@ def test_numbers_go_on_past_2_to_the_32_and_the_wire_carries_the_low_bits() -> N
     assert [header(packet)["sqn"] for packet in packets] == [2**32 - 2, 2**32 - 1, 0, 1]
     assert slots.next == 2**32 + 2
     slots.advance(2**32)
-    run = slots.repair_run(2**32 + 1, 1)
+    run = slots.repair_run([2**32 + 1])
     assert run is not None
     fields = header(bytes(run[0]))
     assert (fields["sqn"], fields["trail"]) == (1, 0)

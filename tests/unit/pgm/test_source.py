@@ -572,17 +572,17 @@ def test_data_goes_on_at_its_rate_during_a_storm_of_naks() -> None:
 def test_requests_below_the_trail_are_forgotten() -> None:
     queue = RepairQueue(1e4, 3_000, LAN.repair_holdoff_ns)
     queue.ask(range(40_000), 0)
-    assert queue.next_stretch(0, 44) == (0, 44)
-    queue.sent(0, 44, 0, 0)
-    queue.sent(0, 44, 1_000_000, 0)
+    assert queue.next_run(0, 44) == list(range(44))
+    queue.sent(range(44), 0, 0)
+    queue.sent(range(44), 1_000_000, 0)
     # A step for each packet sent; each must not cost a look at every request.
     for trail in range(39_001):
         queue.forget_below(trail)
     assert len(queue) <= 2_000
-    assert queue.next_stretch(10**18, 44) == (39_000, 44)
-    queue.sent(39_000, 44, 0, 10**18)
+    assert queue.next_run(10**18, 44) == list(range(39_000, 39_044))
+    queue.sent(range(39_000, 39_044), 0, 10**18)
     queue.forget_below(50_000)
-    assert queue.next_stretch(10**18, 44) is None
+    assert queue.next_run(10**18, 44) == []
     assert queue.next_timeout_ns() is None
 
 
@@ -718,7 +718,7 @@ def test_only_so_many_repairs_are_remembered() -> None:
     limit = 1 << 16
     assert len(queue.ask(range(limit + 1), 0)) == limit + 1
     for sqn in (0, 1, limit):
-        queue.sent(sqn, 1, 100, 0)
+        queue.sent([sqn], 100, 0)
     # Of what is forgotten the hold-off is, too; ``sent`` remembers anew.
     assert queue.ask([0, 1, limit], 1) == []
     queue.ask([limit + 1], 1)

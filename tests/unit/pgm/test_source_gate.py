@@ -162,19 +162,19 @@ def test_a_burst_that_has_grown_meanwhile_lets_data_leave_before_the_portion_was
 
 def test_many_single_repairs_are_sent_over_several_turns() -> None:
     pub = publisher(rate=1e12, multicast_maxtpdu=128)
-    for _ in range(1200):
+    for _ in range(2400):
         pub.send_apart(b"m")
     pub.forget()
     source = pub.engine.source
     assert source is not None
-    for first in range(0, 1200, 126):
-        sqns = range(first, min(first + 126, 1200), 2)  # no two in a row
+    for first in range(0, 2400, 126):
+        sqns = range(first, min(first + 126, 2400), 2)  # no two in a row
         source._repairs.ask(sqns, pub.now_ns)
     source._emit_repairs(pub.now_ns)
     pub.drain()
-    assert len(pub.sent(RDATA)) == 512
+    assert len(pub.sent(RDATA)) == 16 * 44
     pub.run(0.001)
-    assert len(pub.sent(RDATA)) == 600
+    assert len(pub.sent(RDATA)) == 1200
 
 
 @pytest.mark.parametrize("size", [0, 1])
