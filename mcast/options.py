@@ -85,6 +85,22 @@ PROFILES: Final[dict[str, Timers]] = {
         # 2.5 times libzmq's 30 s between SPMs, so that an idle libzmq publisher is not gone.
         peer_expiry_ns=75_000 * _MS,
     ),
+    # For ten receivers or fewer on a fast network: nobody's NAK is worth waiting for, and a window
+    # of 64 MiB is, at 10 Gbit/s, time for five rounds.
+    "few": Timers(
+        nak_bo_ivl_ns=1 * _MS,
+        nak_group_size=10,
+        nak_rpt_ivl_ns=8 * _MS,
+        nak_rdata_ivl_ns=8 * _MS,
+        nak_ncf_retries=550,  # 5 s of them
+        nak_data_retries=550,
+        repair_deadline_ns=5_000 * _MS,
+        repair_holdoff_ns=5 * _MS,
+        spm_ambient_ivl_ns=1_000 * _MS,
+        spm_heartbeat_ivls_ns=(20 * _MS, 30 * _MS, 50 * _MS, 100 * _MS, 200 * _MS, 400 * _MS),
+        spmr_ivl_ns=25 * _MS,
+        peer_expiry_ns=75_000 * _MS,
+    ),
     # As lan, but for a thousand receivers or more with round trips of milliseconds: the first NAK
     # goes out later, and its NCF reaches the others before theirs. Measured in
     # tests/sim/test_crowds.py.
@@ -198,10 +214,12 @@ class SocketOptions(UnicastOptions):
     coalesce: float = 50e-6
     """After a packet left, small messages wait up to this many seconds for company. 0 to 0.1."""
     profile: str = "lan"
-    """The protocol's waits: ``lan``, ``crowd``, or ``libzmq`` for the numbers it gives OpenPGM.
+    """The protocol's waits: ``lan``, ``few``, ``crowd``, or ``libzmq`` for what it gives OpenPGM.
 
-    ``crowd`` is for hundreds of subscribers in one group: where all of them lose the same packet,
-    few ask for it, and a lone one waits up to 40 ms longer for a repair.
+    ``few`` is for about ten subscribers on a fast network: each asks within a millisecond for what
+    it misses, and again after 8. Choose it at both ends. ``crowd`` is for hundreds of subscribers in one group:
+    where all of them lose the same packet, few ask for it, and a lone one waits up to 40 ms longer
+    for a repair.
     """
     repair_deadline: float | None = None
     """Longest stall of delivery by one gap, in seconds, 0.01 to 3600. None: as the profile (5)."""

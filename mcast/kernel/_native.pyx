@@ -80,6 +80,7 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t newsize) except -1
     PyObject *_new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
     char *_bytes_data "PyBytes_AS_STRING"(PyObject *bytes)
+    Py_ssize_t Py_REFCNT(PyObject *one)
     int PyGC_Disable()
     int PyGC_Enable()
 

@@ -250,7 +250,7 @@ cdef class CaptureWalk:
         ):
             return False
         messages = []
-        if slots._absorb(pgm, length, 0, length, messages) == 0:
+        if slots._absorb(pgm, length, 0, length, messages, None, 0) == 0:
             return False
         if messages and self.arrivals is not None:
             self.arrivals.append(

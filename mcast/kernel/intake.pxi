@@ -13,7 +13,8 @@ cdef enum:
 
 
 cdef struct Held:  # a run that was checked and has yet to be decoded
-    int slab
+    int index  # of what was read
+    const uint8_t *data
     Py_ssize_t start  # of the packet under way
     Py_ssize_t position  # in its TSDU; -1: not begun
     Py_ssize_t end
@@ -45,8 +46,10 @@ cdef class Intake(_Source):
     cdef bint _was_large
     cdef Held _held[HELD_COUNT]
     cdef list _held_slots  # of each of them the ReceiveSlots
+    cdef list _held_slabs  # and whose memory it lies in
     cdef int _held_at
     cdef list _ready  # windows that have, or had, something ready
+    cdef bint _is_kept  # a window keeps the memory of the datagram that is looked at
     cdef object _made
     cdef list _odd  # leftovers that say no more than that a source is to be looked at, or None
     cdef bytes _key
@@ -69,6 +72,7 @@ cdef class Intake(_Source):
         self._ready = []
         self.pulls = True
         self._held_slots = [None] * HELD_COUNT
+        self._held_slabs = [None] * HELD_COUNT
 
     @property
     def hold(self):
@@ -134,6 +138,7 @@ cdef class Intake(_Source):
             if length == 0:
                 continue
             self.size_bytes += length
+            self._is_kept = False
             begin = 0
             while begin < length:
                 end = length if self._spare is None else self._next_loss(begin, length, segment_bytes)
@@ -154,6 +159,8 @@ cdef class Intake(_Source):
                 begin = end
                 if end < length:  # this one is lost
                     begin += segment_bytes
+            if self._is_kept:
+                reader._give(index)
         self._was_large = count > 0 and self.size_bytes >= count * LARGE_BYTES
         return [] if leftovers is None else leftovers
 
@@ -176,6 +183,7 @@ cdef class Intake(_Source):
     ) except -2:
         """Take plain packets of a run; where the rest begins, -1 if there is none."""
         cdef const uint8_t *data
+        cdef _Slab slab
         cdef ReceiveSlots slots
         cdef FrameDecoder decoder
         cdef PyObject *found
@@ -184,7 +192,8 @@ cdef class Intake(_Source):
         cdef Py_ssize_t start = begin
         if end - begin < HEADER_BYTES:
             return begin
-        data = (<_Slab>self._reader._slabs[index]).data
+        slab = <_Slab>self._reader._slabs[index]
+        data = slab.data
         self._find_key(index, data + begin)
         found = PyDict_GetItem(self._streams, self._key)
         if found == NULL:
@@ -195,11 +204,13 @@ cdef class Intake(_Source):
         first = slots.undecoded
         if is_lazy:
             start += self._hold(slots, index, begin, end, segment_bytes)
-            if start < end:
-                start = slots._absorb(data, end, start, segment_bytes, None)
         else:
             messages = []
-            start = slots._absorb(data, end, start, segment_bytes, messages)
+        if start < end:
+            start = slots._absorb(
+                data, end, start, segment_bytes, messages, slab, 0 if self._is_kept else WORTH_BYTES
+            )
+            self._is_kept |= slots._has_kept
         if slots.undecoded < slots.next:
             if is_lazy:
                 messages = []
@@ -254,10 +265,9 @@ cdef class Intake(_Source):
             return 0
         held = &self._held[self._held_count]
         held.first_sqn = slots.next
-        size = slots._admit(
-            (<_Slab>self._reader._slabs[index]).data + begin, end - begin, segment_bytes
-        )
-        held.slab = index
+        held.data = (<_Slab>self._reader._slabs[index]).data
+        size = slots._admit(held.data + begin, end - begin, segment_bytes)
+        held.index = index
         held.start = begin
         held.position = -1
         held.end = begin + size
@@ -266,6 +276,7 @@ cdef class Intake(_Source):
             if self._held_count == 0:
                 self._held_at = 0
             self._held_slots[self._held_count] = slots
+            self._held_slabs[self._held_count] = self._reader._slabs[index]
             self._held_count += 1
         return size
 
@@ -289,9 +300,7 @@ cdef class Intake(_Source):
             odd_count = decoder.too_long_count + decoder.malformed_count
             while held.start < held.end and count < limit:
                 length = min(held.segment_bytes, held.end - held.start) - DATA_HEADER_BYTES
-                tsdu = (
-                    (<_Slab>self._reader._slabs[held.slab]).data + held.start + DATA_HEADER_BYTES
-                )
+                tsdu = held.data + held.start + DATA_HEADER_BYTES
                 if held.position < 0:
                     held.position = decoder._enter(tsdu, length)
                 while count < limit:
@@ -309,6 +318,7 @@ cdef class Intake(_Source):
             self._note_odd(slots, held, odd_count)
             if count == limit:
                 return count
+            self._held_slabs[self._held_at] = None
             self._held_at += 1
         self._held_count = 0
         return count
@@ -343,12 +353,10 @@ cdef class Intake(_Source):
 
     cdef inline int _note_odd(self, ReceiveSlots slots, Held *held, long long odd_count) except -1:
         """Have the owner told if a message could not be delivered."""
-        cdef const uint8_t *data
         if slots.decoder.too_long_count + slots.decoder.malformed_count != odd_count:
             slots.odd_from = held.first_sqn
-            data = (<_Slab>self._reader._slabs[held.slab]).data
-            header = memoryview(PyBytes_FromStringAndSize(<const char *>data, HEADER_BYTES))
-            self._find_key(held.slab, data)
+            header = memoryview(PyBytes_FromStringAndSize(<const char *>held.data, HEADER_BYTES))
+            self._find_key(held.index, held.data)
             if self._odd is None:
                 self._odd = []
             self._odd.append((
@@ -391,6 +399,7 @@ cdef class Intake(_Source):
         cdef ReceiveSlots slots
         cdef list ready = self._ready
         self._held_count = self._ready_count = 0
+        self._held_slabs = [None] * HELD_COUNT
         self._ready = []
         for slots in ready:
             slots._is_listed = False

@@ -53,11 +53,18 @@ cdef class _Block:
 
 @cython.final
 cdef class _Slab:
-    """One datagram's place in a reader's memory; a view of it has the size set when it was made."""
+    """Memory for one datagram; a view of it has the size set when it was made."""
 
-    cdef _Block block
     cdef uint8_t *data
     cdef Py_ssize_t size
+
+    def __cinit__(self, size_t size):
+        self.data = <uint8_t *>PyMem_RawMalloc(size)
+        if self.data == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.data)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         buffer.obj = self

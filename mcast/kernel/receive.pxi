@@ -3,13 +3,15 @@
 # Underneath: the packets held are found by a table of two levels over the last 20 bits of their
 # numbers, and lie in blocks of memory, one for each stretch of consecutive packets that came in one
 # run. Such a stretch is decoded in order, so a block outlives most of its packets only while it is
-# at the front: what is allocated stays near what is counted, whatever comes from the network.
+# at the front: what is allocated stays near what is counted, whatever comes from the network. A
+# stretch that fills much of the memory it was read into stays there instead, and keeps that.
 
 cdef enum:
     LEAP_LIMIT = 1 << 16
     SPAN_LIMIT = 1 << 20
     HOLE_LIMIT = 4096
     LEAST_FRAME_BYTES = 2
+    WORTH_BYTES = 24 * 1024  # of the 64 KiB read into: what is kept is 2.7 times of this at most
     PAGE_BITS = 10
     PAGE_ENTRIES = 1 << PAGE_BITS
     PAGE_COUNT = 1024  # times PAGE_ENTRIES is SPAN_LIMIT
@@ -17,6 +19,7 @@ cdef enum:
 
 cdef struct Block:
     Py_ssize_t holder_count
+    PyObject *owner  # of the packets' memory; NULL: they follow the block
 
 
 cdef struct Entry:
@@ -67,6 +70,7 @@ cdef class ReceiveSlots:
     cdef public long long mended_last
     cdef public long long odd_from
     cdef bint _is_listed  # among those that an intake has something ready of
+    cdef bint _has_kept  # the last ``_absorb`` left packets where they are
 
     def __cinit__(
         self, bytes tsi not None, long long dport, FrameDecoder decoder not None,
@@ -151,18 +155,22 @@ cdef class ReceiveSlots:
         cdef Py_buffer buffer
         PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE)
         try:
-            return self._absorb(<const uint8_t *>buffer.buf, buffer.len, start, segment_bytes, out)
+            return self._absorb(
+                <const uint8_t *>buffer.buf, buffer.len, start, segment_bytes, out, None, 0
+            )
         finally:
             PyBuffer_Release(&buffer)
 
     cdef Py_ssize_t _absorb(
         self, const uint8_t *data, Py_ssize_t size, Py_ssize_t start, Py_ssize_t segment_bytes,
-        list out
+        list out, _Slab slab, Py_ssize_t worth_bytes
     ) except -1:
-        """Without ``out`` what comes in sequence is held, too."""
+        """Without ``out`` what comes in sequence is held, too. With ``slab``, whose memory it is,
+        early packets of ``worth_bytes`` or more stay there; ``_has_kept`` tells."""
         cdef const uint8_t *packet
         cdef Py_ssize_t length
         cdef long long sqn
+        self._has_kept = False
         while 0 <= start < size:
             packet = data + start
             length = min(segment_bytes, size - start)
@@ -184,7 +192,9 @@ cdef class ReceiveSlots:
                 start += length
                 continue
             elif sqn > self.lead:
-                start = self._keep_early(data, size, start, segment_bytes, sqn)
+                start = self._keep_early(
+                    data, size, start, segment_bytes, sqn, slab, worth_bytes
+                )
                 continue
             else:
                 self._keep_copy(sqn, packet, length)
@@ -219,11 +229,12 @@ cdef class ReceiveSlots:
 
     cdef Py_ssize_t _keep_early(
         self, const uint8_t *data, Py_ssize_t size, Py_ssize_t start, Py_ssize_t segment_bytes,
-        long long sqn
+        long long sqn, _Slab slab, Py_ssize_t worth_bytes
     ) except -1:
         """Hold a packet beyond the lead, which was looked at, and those of the run that follow it
         in sequence; where the next one starts."""
         cdef const uint8_t *packet = data + start
+        cdef const uint8_t *kept = packet
         cdef uint8_t *copy
         cdef Block *block
         cdef Py_ssize_t end = start + min(segment_bytes, size - start)
@@ -239,13 +250,20 @@ cdef class ReceiveSlots:
         ):
             end += min(segment_bytes, size - end)
             number += 1
-        block = self._new_block(end - start, &copy)
-        memcpy(copy, packet, <size_t>(end - start))
+        if slab is not None and end - start >= worth_bytes:
+            block = self._new_block(0, &copy)
+            block.owner = <PyObject *>slab
+            Py_INCREF(slab)
+            self._has_kept = True
+        else:
+            block = self._new_block(end - start, &copy)
+            memcpy(copy, packet, <size_t>(end - start))
+            kept = copy
         while start < end:
             length = min(segment_bytes, end - start)
-            self._enter(sqn, copy, length, block)
-            self._note_trail(sqn - self._trail_distance(copy))
-            copy += length
+            self._enter(sqn, kept, length, block)
+            self._note_trail(sqn - self._trail_distance(kept))
+            kept += length
             start += length
             sqn += 1
         return end
@@ -396,8 +414,15 @@ cdef class ReceiveSlots:
         if block == NULL:
             raise MemoryError
         block.holder_count = 0
+        block.owner = NULL
         data[0] = <uint8_t *>(block + 1)
         return block
+
+    cdef inline void _release_block(self, Block *block) noexcept:
+        block.holder_count -= 1
+        if block.holder_count == 0:
+            Py_XDECREF(block.owner)
+            PyMem_RawFree(block)
 
     cdef int _keep_copy(self, long long sqn, const uint8_t *packet, Py_ssize_t length) except -1:
         cdef uint8_t *copy
@@ -437,9 +462,7 @@ cdef class ReceiveSlots:
         self.stored_count -= 1
         self.stored_bytes -= entry.length
         self.special_count -= entry.packet[5] != 0
-        entry.block.holder_count -= 1
-        if entry.block.holder_count == 0:
-            PyMem_RawFree(entry.block)
+        self._release_block(entry.block)
         entry.packet = NULL
         page.count -= 1
         if page.count == 0:
@@ -453,9 +476,7 @@ cdef class ReceiveSlots:
         for place in range(PAGE_ENTRIES):
             entry = &page.entries[place]
             if entry.packet != NULL:
-                entry.block.holder_count -= 1
-                if entry.block.holder_count == 0:
-                    PyMem_RawFree(entry.block)
+                self._release_block(entry.block)
         PyMem_RawFree(page)
 
     cdef inline int _arrive(self, long long sqn, uint8_t kind) except -1:

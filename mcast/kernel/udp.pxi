@@ -1,6 +1,10 @@
 # Batched reads and runs sent in one call; ``reference_io`` is the specification. Part of
 # ``_native.pyx``.
 
+cdef enum:
+    GIVEN_COUNT = 128  # slabs kept to be used again
+
+
 @cython.final
 cdef class UdpReader:
     """As ``reference_io.UdpReader``."""
@@ -9,7 +13,9 @@ cdef class UdpReader:
     cdef public long long truncated_count
     cdef public long long empty_count
     cdef unsigned int _batch_count
+    cdef long long _buffer_bytes
     cdef list _slabs
+    cdef list _given  # slabs that others may look at yet
     cdef mmsghdr *_headers
     cdef iovec *_iovecs
     cdef uint8_t *_names
@@ -19,13 +25,12 @@ cdef class UdpReader:
     cdef bytes _last_source  # most datagrams come from where the one before came from
 
     def __cinit__(self, long long batch_count=32, long long buffer_bytes=65_536):
-        cdef _Block block
-        cdef _Slab slab
         cdef long long index
         if batch_count < 1 or buffer_bytes < 1:
             raise ValueError(f"batch of {batch_count} x {buffer_bytes} bytes; both must be >= 1")
-        block = _Block(batch_count, buffer_bytes)
         self.overflows = {}
+        self._buffer_bytes = buffer_bytes
+        self._given = []
         self._batch_count = <unsigned int>batch_count
         self._headers = <mmsghdr *>PyMem_RawCalloc(batch_count, sizeof(mmsghdr))
         self._iovecs = <iovec *>PyMem_RawCalloc(batch_count, sizeof(iovec))
@@ -37,11 +42,8 @@ cdef class UdpReader:
         self._overflow = -1
         self._slabs = []
         for index in range(batch_count):
-            slab = _Slab.__new__(_Slab)
-            slab.block = block
-            slab.data = block.data + index * buffer_bytes
-            self._slabs.append(slab)
-            self._iovecs[index].iov_base = slab.data
+            self._slabs.append(None)
+            self._put_slab(index, _Slab(<size_t>buffer_bytes))
             self._iovecs[index].iov_len = <size_t>buffer_bytes
             self._headers[index].msg_hdr.msg_name = self._names + index * SOCKADDR_BYTES
             self._headers[index].msg_hdr.msg_iov = &self._iovecs[index]
@@ -54,6 +56,23 @@ cdef class UdpReader:
         PyMem_RawFree(self._iovecs)
         PyMem_RawFree(self._names)
         PyMem_RawFree(self._control)
+
+    cdef int _put_slab(self, Py_ssize_t index, _Slab slab) except -1:
+        self._slabs[index] = slab
+        self._iovecs[index].iov_base = slab.data
+        return 0
+
+    cdef int _give(self, Py_ssize_t index) except -1:
+        """What came at ``index`` stays where it is, for as long as others look at it: the next
+        datagram goes elsewhere."""
+        cdef _Slab given = <_Slab>self._slabs[index]
+        if PyList_GET_SIZE(self._given) and Py_REFCNT(PyList_GET_ITEM(self._given, 0)) == 1:
+            self._put_slab(index, self._given.pop(0))  # they come back in this order, mostly
+        else:
+            self._put_slab(index, _Slab(<size_t>self._buffer_bytes))
+        if PyList_GET_SIZE(self._given) < GIVEN_COUNT:
+            self._given.append(given)
+        return 0
 
     def read(self, int fd):
         """As ``reference_io.UdpReader.read``."""

@@ -93,7 +93,7 @@ def test_option_has_the_type_of_its_field(text: str, pair: tuple[str, object]) -
         ("dscp=none", "a number for dscp"),
         ("dscp=-1", "a number for dscp"),
         ("multicast_loop=maybe", "multicast_loop is on or off"),
-        ("profile=wan", "profile is one of lan, crowd, libzmq"),
+        ("profile=wan", "profile is one of lan, few, crowd, libzmq"),
         ("coalesce=nan", "a number for coalesce"),
     ],
 )

@@ -1,0 +1,118 @@
+"""Runs that come early stay in the memory they were read into: nothing may be written over them."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+
+import pytest
+
+from mcast.kernel import (
+    Baton,
+    FrameDecoder,
+    Inbox,
+    Intake,
+    ReceiveSlots,
+    TopicFilter,
+    TransmitSlots,
+    UdpWriter,
+)
+from mcast.net.udp import packed_sockaddr
+
+TSI = b"\x01\x02\x03\x04\x05\x06\x11\x11"
+PORT = 5555
+LOOPBACK = b"\x7f\0\0\1"
+NEVER = 1 << 62
+_SOL_UDP, _UDP_GRO = 17, 104
+
+Run = tuple[bytes, int]
+
+
+class Path:
+    """Packed messages on one side, what the inbox has of them on the other."""
+
+    def __init__(self, receiver: socket.socket, sender: socket.socket, epoll: select.epoll) -> None:
+        self.sent: list[bytes] = []
+        self.window = TransmitSlots(TSI, PORT, 1400, 16_384)
+        self.slots = ReceiveSlots(TSI, PORT, FrameDecoder(TopicFilter([b""]), 1 << 20, 4), 0)
+        self.inbox = Inbox()
+        self.inbox.limit = 1 << 20
+        self.intake = Intake(
+            receiver.fileno(),
+            self.inbox,
+            {LOOPBACK + TSI: self.slots},
+            lock=threading.Lock(),
+            baton=Baton(epoll.fileno()),
+            rest=lambda *_: None,
+            overrun=lambda *_: None,
+            settled=lambda: NEVER,
+            share=lambda: None,
+        )
+        self._to = packed_sockaddr(LOOPBACK, receiver.getsockname()[1], 0)
+        self._fd = sender.fileno()
+        self._writer = UdpWriter()
+
+    def runs(self) -> Iterator[Run]:
+        """Runs of 40 full packets, one after the other."""
+        while True:
+            while self.window.next - self.window.unsent < 40:
+                message = b"%08d" % len(self.sent) * 90
+                self.sent.append(message)
+                assert self.window.append([message])
+            run = self.window.take_run(40)
+            assert run is not None
+            yield bytes(run[0]), run[1]
+
+    def deliver(self, run: Run) -> None:
+        assert self._writer.send(self._fd, self._to, *run) == len(run[0])
+        assert self.intake.read(1) == []
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        closing(select.epoll()) as epoll,
+    ):
+        receiver.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+        receiver.bind(("127.0.0.1", 0))
+        yield Path(receiver, sender, epoll)
+
+
+def taken(path: Path) -> list[object]:
+    """All that is there, in order."""
+    got: list[object] = [*path.inbox.get_many(1 << 20)]
+    path.slots.release(got, 1 << 20)  # type: ignore[arg-type]
+    return got
+
+
+def test_early_runs_are_whole_when_what_was_missing_comes(path: Path) -> None:
+    got: list[object] = []
+    runs = path.runs()
+    for early_count in (1, 3, 150, 5, 40):
+        missing, *early = islice(runs, 1 + early_count)
+        for run in early:
+            path.deliver(run)
+        assert path.slots.stored_count == 40 * early_count
+        path.deliver(missing)
+        got += taken(path)
+    assert got == path.sent[: len(got)]
+    assert len(path.sent) - len(got) <= 1  # the last may end in a packet that was not sent
+    assert path.slots.stored_count == path.slots.stored_bytes == 0
+
+
+def test_a_run_is_whole_that_comes_in_two_parts_among_others(path: Path) -> None:
+    runs = path.runs()
+    data, size = next(runs)
+    for run, _ in islice(runs, 30):
+        path.deliver((run[size:], size))
+        path.deliver((run[:size], size))
+    path.deliver((data, size))
+    got = taken(path)
+    assert got == path.sent[: len(got)]
+    assert len(path.sent) - len(got) <= 1
