@@ -217,9 +217,9 @@ class SocketOptions(UnicastOptions):
     """The protocol's waits: ``lan``, ``few``, ``crowd``, or ``libzmq`` for what it gives OpenPGM.
 
     ``few`` is for about ten subscribers on a fast network: each asks within a millisecond for what
-    it misses, and again after 8. Choose it at both ends. ``crowd`` is for hundreds of subscribers in one group:
-    where all of them lose the same packet, few ask for it, and a lone one waits up to 40 ms longer
-    for a repair.
+    it misses, and again after 8. Choose it at both ends. ``crowd`` is for hundreds of subscribers
+    in one group: where all of them lose the same packet, few ask for it, and a lone one waits up to
+    40 ms longer for a repair.
     """
     repair_deadline: float | None = None
     """Longest stall of delivery by one gap, in seconds, 0.01 to 3600. None: as the profile (5)."""
