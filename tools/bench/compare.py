@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cases import CASES, Case
-from contenders import BUILD, ROOT, Contender, Measurement
+from contenders import BUFFER_BYTES, BUILD, ROOT, Contender, Measurement
 from ends import Command, Failed
+from host import roomy_buffers
 from machine import facts
 from plot import draw
 from report import table
@@ -231,6 +232,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{case.name:<18} {case.title}: {first} against {second}: {targets}")
         return 0
     build()
+    with roomy_buffers(BUFFER_BYTES, say):
+        return compare(cases, arguments)
+
+
+def compare(cases: Sequence[Case], arguments: argparse.Namespace) -> int:
+    """Run the cases and write what was found; the exit status."""
     pairs = arguments.pairs or (QUICK_PAIRS if arguments.quick else PAIRS)
     machine = facts()
     found = []

@@ -44,7 +44,8 @@ LIMIT_S = 60.0
 HWM = 100_000
 """High-water mark of both ends of every contender over tcp and inproc, mcast's and everybody
 else's: measured, the default of 1,000 costs libzmq up to a quarter."""
-BUFFER_BYTES = 4 << 20
+BUFFER_BYTES = 64 << 20
+"""Receive buffer of every contender over UDP, mcast's and everybody else's; see ``host``."""
 LATENCY_ROUNDS = 20_000
 
 # Below the ports that the system hands out, and apart from those of another comparison.
@@ -104,7 +105,12 @@ class McastThroughput:
     sockets: int = 1
     is_busy: bool = False
     """A thread computes without end in the subscriber's process."""
-    options: tuple[str, ...] = ("rcvhwm=1000000", "min_rate=1e8")
+    options: tuple[str, ...] = (
+        "rcvhwm=1000000",
+        f"rcvbuf={BUFFER_BYTES}",
+        "profile=few",
+        "min_rate=1e8",
+    )
     sub_options: tuple[str, ...] = ()
 
     def measure(self, count: int) -> Measurement:
