@@ -50,6 +50,7 @@ _CONTROL_BYTE: Final = 0xFF
 _HELLO_S: Final = 0.005
 _QUIET_S: Final = 0.05
 _WARM_UP_ROUNDS: Final = 1000
+_COUNTED: Final = ("repaired", "naks_sent", "rcvbuf_overflows")
 
 
 def publish(load: Load) -> Result:
@@ -341,13 +342,13 @@ def _subscriber_result(load: Load, tallies: list[_Tally], used_s: float) -> Resu
         "cpu_s_per_message": used_s / max(1, received),
         "rss_bytes": rss_bytes(),
         "kernel": kernel.NAME,
-        **_of_group(load, _sum(stats), ("repaired", "naks_sent")),
+        **_of_group(load, _sum(stats), _COUNTED),
         **delays_report([delay for tally in tallies for delay in tally.delays_ns], "delay"),
     }
 
 
 def _sum(stats: Sequence[Snapshot]) -> Snapshot:
-    return {name: sum(one.get(name, 0) for one in stats) for name in ("repaired", "naks_sent")}
+    return {name: sum(one.get(name, 0) for one in stats) for name in _COUNTED}
 
 
 def _losses(sub: mcast.Socket) -> Iterator[Lost]:

@@ -33,7 +33,7 @@ _DELAYS: Final = ("p50_s", "p90_s", "p99_s", "p999_s", "max_s")
 _SUB_NAMES: Final = (
     *("size_bytes", "received", "missing", "loss", "lost_packets", "refused_messages"),
     *("seconds", "messages_per_s", "bits_per_s", "cpu_s", "cpu_s_per_message", "rss_bytes"),
-    *("repaired", "naks_sent", "jitter_s"),
+    *("repaired", "naks_sent", "rcvbuf_overflows", "jitter_s"),
     *(f"delay_{name}" for name in _DELAYS),
 )
 _PUB_NAMES: Final = (

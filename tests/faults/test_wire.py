@@ -100,8 +100,9 @@ def test_a_full_send_buffer_loses_nothing() -> None:
         sender = lab.hosts[0]
 
         def narrow() -> None:
+            # 2,000 packets a second take 5.2 Mbit/s, so the sender has to wait for this link.
             sender.ip("link", "set", "dev", sender.interface, "txqueuelen", "10")
-            tbf = "tc qdisc add dev eth0 root tbf rate 6mbit burst 1600 limit 6000"
+            tbf = "tc qdisc add dev eth0 root tbf rate 4mbit burst 1600 limit 6000"
             sender.run(tbf.split())
 
         done = flow(lab, rate=2_000, pub=("--option", "sndbuf=4608"), strike=narrow)
@@ -110,10 +111,10 @@ def test_a_full_send_buffer_loses_nothing() -> None:
     assert found is not None
     figure(
         "21",
-        f"6 Mbit/s link, 4.6 kB send buffer: {missing(done)} LOST, queue dropped {found[1]}, held "
+        f"4 Mbit/s link, 4.6 kB send buffer: {missing(done)} LOST, queue dropped {found[1]}, held "
         f"back {found[2]} times, {source(done, 'rdata_sent')} repairs",
     )
-    assert int(found[2]) > 0
+    assert int(found[2]) > 100
     assert not missing(done)
 
 
