@@ -181,7 +181,7 @@ cdef class _Source:
         cdef pollfd fds[2]
         cdef timespec limit
         cdef timespec *until
-        cdef long long left_ns, slept_ns, woken_ns
+        cdef long long end_ns, left_ns, slept_ns, woken_ns
         cdef uint64_t rings
         cdef int count, code, took
         if lease == NULL:
@@ -209,11 +209,12 @@ cdef class _Source:
                 continue
             if self._is_barred():
                 return LONG_WAY
+            if lease.used_ns >= deadline_ns:
+                return TIMED_OUT
             until = NULL
-            if deadline_ns != NEVER:
-                left_ns = deadline_ns - lease.used_ns
-                if left_ns <= 0:
-                    return TIMED_OUT
+            end_ns = min(deadline_ns, lease.due_ns)
+            if end_ns != NEVER:
+                left_ns = max(0, end_ns - lease.used_ns)
                 limit.tv_sec = left_ns // 1_000_000_000
                 limit.tv_nsec = left_ns % 1_000_000_000
                 until = &limit
