@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import pytest
 
 import mcast
+from tests.support.figures import figure
 
 GREETING_BYTES = 64
 CROWD = 1000
@@ -113,23 +114,23 @@ def crowd(server: Server, said: bytes) -> Iterator[list[socket.socket]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("said", "stays"),
+    ("row", "what", "said", "stays"),
     [
-        pytest.param(b"", True, id="silent from the start"),
-        pytest.param(GREETING[:40], True, id="silent in the greeting"),
-        pytest.param(GREETING, True, id="silent in the handshake"),
-        pytest.param(
-            GREETING + READY + b"\2" + (1 << 62).to_bytes(8, "big"), False, id="a frame without end"
-        ),
-        pytest.param(
+        ("S17", "are silent from the start", b"", True),
+        ("S17", "are silent in the greeting", GREETING[:40], True),
+        ("S17", "are silent in the handshake", GREETING, True),
+        ("S16", "claim 2^62 bytes", GREETING + READY + b"\2" + (1 << 62).to_bytes(8, "big"), False),
+        (
+            "S16",
+            "claim the 16 MiB that are allowed",
             GREETING + READY + b"\2" + (16 << 20).to_bytes(8, "big") + bytes(1000),
             True,
-            id="as long as is allowed, and never sent",
         ),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_crowd_of_hostile_peers_costs_little_and_an_honest_one_loses_nothing(
-    server: Server, said: bytes, stays: bool
+    server: Server, row: str, what: str, said: bytes, stays: bool
 ) -> None:
     with mcast.Context() as ctx:
         honest = ctx.socket(mcast.DEALER)
@@ -157,7 +158,6 @@ def test_a_crowd_of_hostile_peers_costs_little_and_an_honest_one_loses_nothing(
             time.sleep(0.5)
             stats = server.stats()
             grown_mib = (stats["memory"] - before) / 2**20
-            print(f"{CROWD} peers: {grown_mib:.1f} MiB, {len(replies)} honest replies meanwhile")
             begun = time.monotonic()
             if not stays:
                 for member in members:
@@ -171,6 +171,12 @@ def test_a_crowd_of_hostile_peers_costs_little_and_an_honest_one_loses_nothing(
         assert not talking.is_alive()
     assert replies == [b"%d" % number for number in range(len(replies))]
     assert len(replies) >= 200
+    figure(
+        row,
+        f"{CROWD:,} peers that {what}: {grown_mib:.1f} MiB (bar 16), {len(replies):,} honest "
+        "replies meanwhile, none missing",
+        met=grown_mib < 16,
+    )
     assert grown_mib < 16
 
 
@@ -254,11 +260,14 @@ def test_a_curve_handshake_damaged_in_any_byte_delivers_nothing() -> None:
             attempt(b"damaged upward", flip_upward=offset, bit=offset % 8)
         for offset in range(GREETING_BYTES, downward):
             attempt(b"damaged downward", flip_downward=offset, bit=offset % 8)
-        print(f"{upward + downward - 2 * GREETING_BYTES - message_bytes} damaged handshakes")
+        damaged = upward + downward - 2 * GREETING_BYTES - message_bytes
         with pytest.raises(mcast.Again):
             pull.recv(timeout=0.2)
         attempt(b"honest again")
         assert pull.recv(timeout=5) == b"honest again"
+        figure(
+            "S18", f"one bit in each byte between real sockets: {damaged} handshakes, 0 delivered"
+        )
         relay.close()
         deadline = time.monotonic() + 5
         while pull.stats()["connections"]:

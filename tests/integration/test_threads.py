@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import mcast
+from tests.support.figures import figure, times
 
 Pair = tuple[mcast.Pub, mcast.Sub]
 
@@ -19,7 +20,7 @@ LIMIT_S = 20.0
 HANG_S = 1.0
 """Nobody may go on waiting for longer than this after a socket was closed."""
 THREADS = 8
-MESSAGES = 100_000
+MESSAGES = times(100_000, 500_000)
 
 
 @pytest.fixture
@@ -71,6 +72,9 @@ def test_eight_senders_and_eight_receivers_lose_nothing(
         for sender in range(THREADS):
             numbers = [int(m.split()[1]) for m in got if int(m.split()[0]) == sender]
             assert numbers == sorted(numbers)
+    figure(
+        "42", f"epgm://: {MESSAGES:,} messages by {THREADS} threads to {THREADS}, 0 lost, in order"
+    )
 
 
 def test_messages_of_several_parts_stay_whole_between_threads(

@@ -19,10 +19,12 @@ from typing import NoReturn
 import pytest
 
 import mcast
+from tests.support.figures import figure, times
 
-FORKS = 100
+FORKS = times(100, 1000)
 THREADS = 8
-EXITS = 10
+SENT_BY_EACH = times(5_000, 62_500)  # taken as often: a million operations
+EXITS = times(10, 500)
 
 
 @pytest.fixture
@@ -81,7 +83,10 @@ def test_a_slow_subscriber_loses_alone_and_every_message_is_accounted_for(
     thread.join()
     assert got == sorted(got)
     dropped = pub.stats()["dropped_at_hwm"]
-    print(f"the slow one: {dropped:.0f} of {count} dropped and counted, the fast one: none")
+    figure(
+        "19",
+        f"tcp://: the slow one: {dropped:.0f} of {count} dropped and counted, the fast one: none",
+    )
     assert 0 < dropped < count
 
 
@@ -109,6 +114,7 @@ def test_a_forked_child_can_use_nothing_and_its_parent_goes_on(ctx: mcast.Contex
     assert [pull.recv(timeout=5) for _ in range(FORKS)] == [b"%d" % n for n in range(FORKS)]
     with pytest.raises(mcast.Again):
         pull.recv(timeout=0.1)
+    figure("41", f"tcp:// with CURVE: {FORKS} forks, the parent lost 0, the children sent 0")
 
 
 # 42: threads
@@ -120,7 +126,7 @@ def test_sockets_shared_by_threads_neither_lose_nor_hang_and_end_when_closed(
     pull, push = ctx.socket(mcast.PULL), ctx.socket(mcast.PUSH)
     pull.bind("tcp://127.0.0.1:*")
     push.connect(pull.last_endpoint)
-    count = 5_000
+    count = SENT_BY_EACH
     seen: list[list[bytes]] = [[] for _ in range(THREADS)]
 
     def send(index: int) -> None:
@@ -141,12 +147,17 @@ def test_sockets_shared_by_threads_neither_lose_nor_hang_and_end_when_closed(
     ]
     for thread in threads:
         thread.start()
-    until(lambda: sum(map(len, seen)) == THREADS * count, timeout=60)
+    until(lambda: sum(map(len, seen)) == THREADS * count, timeout=100)
     pull.close()
     for thread in threads:
         thread.join(5)
         assert not thread.is_alive()
     assert len({message for batch in seen for message in batch}) == THREADS * count
+    figure(
+        "42",
+        f"tcp://: {THREADS} threads on either side, {2 * THREADS * count:,} operations, 0 lost, "
+        "none hung when it was closed",
+    )
 
 
 # 43: exit
@@ -160,6 +171,7 @@ _EXITS = {
 }
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", _EXITS)
 def test_what_was_sent_leaves_however_the_interpreter_exits(ctx: mcast.Context, how: str) -> None:
     pull = ctx.socket(mcast.PULL)
@@ -176,12 +188,14 @@ def test_what_was_sent_leaves_however_the_interpreter_exits(ctx: mcast.Context, 
         "for number in range(500): push.send(b'%d' % number)\n"
         f"{_EXITS[how]}\n"
     )
-    for _ in range(EXITS if how == "sys.exit" else 2):
+    runs = EXITS if how == "sys.exit" else 2
+    for _ in range(runs):
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, timeout=20, check=False
         )
         assert (done.returncode, done.stderr) == (0, b"")
         assert [pull.recv(timeout=5) for _ in range(500)] == [b"%d" % n for n in range(500)]
+    figure("43", f"{how}: {runs} runs, every message delivered, exit 0, nothing on stderr")
 
 
 def test_control_c_ends_a_receive_at_once() -> None:
@@ -202,7 +216,11 @@ def test_control_c_ends_a_receive_at_once() -> None:
         child.send_signal(signal.SIGINT)
         assert child.stdout.readline() == b"interrupted\n"
         assert child.wait(5) == 0
-        assert time.monotonic() - begun < 1.2  # the linger and 200 ms
+        took_s = time.monotonic() - begun
+    figure(
+        "43", f"Ctrl-C in recv: over after {took_s * 1e3:.0f} ms (bar: the linger of 1 s, 200 ms)"
+    )
+    assert took_s < 1.2
 
 
 def test_an_authenticator_that_raises_refuses_and_the_loop_goes_on(
@@ -253,6 +271,7 @@ def test_a_bug_ends_its_socket_with_one_traceback_and_the_others_live(
         to_good.send(b"hello")
         assert good.recv(timeout=5) == b"hello"
     assert caplog.text.count("Traceback") == 1
+    figure("44", "a bug in a socket: an error at its recv, 1 traceback, another socket goes on")
 
 
 # 45: no descriptors left
@@ -277,9 +296,14 @@ def test_without_descriptors_a_listener_rests_and_goes_on_when_there_are_some(
         failed = pull.stats()["accepts_failed"]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    print(f"{busy:.1%} of a core while starved, {failed:.0f} attempts")
-    assert busy < 0.1
     until(lambda: pull.stats()["accepted"] == len(clients))
+    figure(
+        "45",
+        f"{busy:.1%} of a core while starved (bar 10 %), {failed:.0f} attempts in 0.5 s; then all "
+        "accepted",
+        met=busy < 0.1,
+    )
+    assert busy < 0.1
     for client in clients:
         client.close()
 
@@ -298,8 +322,10 @@ def test_who_drips_a_byte_now_and_then_is_out_when_the_handshake_is_over(
             for byte in b"\xff" + bytes(63):
                 slow.sendall(bytes((byte,)))
                 time.sleep(0.1)
-        assert time.monotonic() - begun < 1.5
+        took_s = time.monotonic() - begun
     until(lambda: pull.stats()["handshakes_failed"] == 1)
+    figure("46", f"a byte each 0.1 s: out after {took_s:.1f} s, with 0.5 s for the handshake")
+    assert took_s < 1.5
 
 
 def test_a_storm_of_connections_that_reset_leaves_an_honest_peer_alone(
@@ -327,6 +353,8 @@ def test_a_storm_of_connections_that_reset_leaves_an_honest_peer_alone(
     is_over.set()
     thread.join()
     until(lambda: rep.stats()["connections"] == 1)
+    stormed = rep.stats()["accepted"] - 1
+    figure("46", f"a storm of resets: {stormed} connections, 300 honest requests answered")
 
 
 def test_a_subscriber_that_never_reads_holds_nobody_up(ctx: mcast.Context) -> None:
@@ -350,6 +378,7 @@ def test_a_subscriber_that_never_reads_holds_nobody_up(ctx: mcast.Context) -> No
         for number in range(3000):
             assert sub.recv(timeout=5)[:8] == b"%08d" % number
         assert pub.stats()["dropped_at_hwm"] > 0
+    figure("46", "a subscriber that never reads: another gets 3,000 of 3,000 messages of 10 kB")
 
 
 def test_a_peer_that_hangs_up_at_once_is_tried_ten_times_a_second_at_most(
@@ -365,5 +394,5 @@ def test_a_peer_that_hangs_up_at_once_is_tried_ten_times_a_second_at_most(
             with contextlib.suppress(TimeoutError):
                 listener.accept()[0].close()
                 attempts += 1
-    print(f"{attempts / 2:.1f} attempts a second")
+    figure("46", f"a peer that hangs up: {attempts / 2:.1f} attempts a second (bar 10)")
     assert 4 <= attempts <= 21

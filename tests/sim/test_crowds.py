@@ -79,6 +79,7 @@ def test_a_thousand_publishers_are_all_heard_and_then_forgotten() -> None:
     network.run(8)
     assert subscriber.engine.stats()["peers"] == 0
     assert subscriber.engine._peers == {}
+    figure("36", "1,000 publishers, 5 % loss: 5,000 of 5,000 messages, then no state is left")
 
 
 def test_a_hundred_thousand_forged_identities_cost_eight_mebibytes_at_most() -> None:

@@ -24,6 +24,7 @@ from mcast.zmtp import (
 from mcast.zmtp.codec import FrameScanner
 from mcast.zmtp.curve_traffic import CurveTraffic, Role
 from mcast.zmtp.failure import ZmtpError
+from tests.support.figures import figure
 from tests.unit.zmtp.ends import CLIENT, CLIENT_SECRET, SERVER, End, S, pair, talk
 from tests.unit.zmtp.wire import command, frame, greeting, message, properties
 from tests.vectors.pcap import CAPTURES
@@ -192,6 +193,7 @@ def test_any_flipped_bit_of_the_handshake_ends_it(step: str) -> None:
         assert not receiver.all(Messages) + receiver.all(Subscribed)
         if step in ("HELLO", "INITIATE"):
             assert not receiver.all(AuthNeeded), f"bit {bit} of {step}"
+    figure("S18", f"{step}: each of {8 * len(FRAMES[step]):,} bits, all ended, 0 delivered")
 
 
 def test_any_flipped_bit_of_a_message_ends_the_connection() -> None:
