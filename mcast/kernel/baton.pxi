@@ -102,6 +102,7 @@ cdef class Baton:
         cdef long count
         cdef int code, index
         cdef long long woken_ns
+        cdef list ready
         with nogil:
             count = self._poll(events, timeout_ns)
             code = errno
@@ -109,12 +110,11 @@ cdef class Baton:
             self._is_wanted = 1
         self._is_wanted = 0
         self.waited_ns = _now() - woken_ns
-        self._take_back()
-        if count < 0:
-            if code == EINTR:
-                return []
+        if count < 0 and code != EINTR:
             raise OSError(code, os.strerror(code))
-        return [(events[index].data.fd, events[index].events) for index in range(count)]
+        ready = [(events[index].data.fd, events[index].events) for index in range(count)]
+        self._take_back(ready)
+        return ready
 
     cdef long _poll(self, epoll_event *events, long long timeout_ns) noexcept nogil:
         """Sleep; without the interpreter lock, also where a lease or a timer was moved meanwhile."""
@@ -239,21 +239,29 @@ cdef class Baton:
         lease.is_lent = 1
         return True
 
-    cdef void _take_back(self) noexcept:
-        """Watch those descriptors again that nobody has been at for a while."""
+    cdef int _take_back(self, list ready) except -1:
+        """Watch those descriptors again that nobody has been at for a while, or long enough to leave
+        a timer to the loop: what waits there is ``ready``, and to be read before timers are served,
+        since it may be what they wait for."""
         cdef long long now_ns
         cdef Lease *lease
         cdef int index
+        cdef bint is_late
         if self._lease_count == 0:
-            return
+            return 0
         now_ns = _now()
         for index in range(self._lease_count):
             lease = &self._leases[index]
-            if lease.is_lent and now_ns >= lease.due_ns + LEASE_NS:
+            if not lease.is_lent:
+                continue
+            is_late = now_ns >= lease.due_ns + LEASE_NS
+            if is_late:
                 lease.due_ns = NEVER  # the loop has its own timer for it, and does it now
-            if lease.is_lent and not lease.is_asleep and now_ns >= self._lapse(lease, now_ns):
+            if not lease.is_asleep and (is_late or now_ns >= self._lapse(lease, now_ns)):
                 lease.is_lent = 0
                 self._watch(lease.fd, EPOLLIN | lease.kept_events)
+                ready.append((lease.fd, EPOLLIN))
+        return 0
 
     cdef bint _watch(self, int fd, uint32_t events) noexcept:
         cdef epoll_event event
