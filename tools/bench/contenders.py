@@ -17,8 +17,10 @@ from typing import Final, Protocol
 from ends import Command, Result, run_alone, run_latency, run_throughput
 
 __all__ = [
+    "BUFFER_BYTES",
     "BUILD",
     "LATENCY_ROUNDS",
+    "MCAST_OPTIONS",
     "ROOT",
     "ZMQ_PYTHON",
     "Contender",
@@ -47,6 +49,9 @@ else's: measured, the default of 1,000 costs libzmq up to a quarter."""
 BUFFER_BYTES = 64 << 20
 """Receive buffer of every contender over UDP, mcast's and everybody else's; see ``host``."""
 LATENCY_ROUNDS = 20_000
+
+MCAST_OPTIONS: Final = ("rcvhwm=1000000", f"rcvbuf={BUFFER_BYTES}", "profile=few")
+"""For one or a few subscribers on a fast network."""
 
 # Below the ports that the system hands out, and apart from those of another comparison.
 _ports = itertools.count(10_000 + os.getpid() * 101 % 20_000)
@@ -105,12 +110,7 @@ class McastThroughput:
     sockets: int = 1
     is_busy: bool = False
     """A thread computes without end in the subscriber's process."""
-    options: tuple[str, ...] = (
-        "rcvhwm=1000000",
-        f"rcvbuf={BUFFER_BYTES}",
-        "profile=few",
-        "min_rate=1e8",
-    )
+    options: tuple[str, ...] = (*MCAST_OPTIONS, "min_rate=1e8")
     sub_options: tuple[str, ...] = ()
 
     def measure(self, count: int) -> Measurement:
