@@ -46,7 +46,9 @@ class Account:
         self._too_long_most = 0
         self._too_long_told = 0
         self.is_over = False
-        self.delivered = self.lost_packets = 0
+        self.delivered = 0
+        self.lost_to = self.cursor - 1
+        """The last number that was reported lost."""
 
     def deliver(self, event: Messages) -> None:
         """Messages came."""
@@ -86,7 +88,7 @@ class Account:
         self._nothing_owed_before(begin)
         self._losses.append((begin, end))
         self.cursor = last + 1
-        self.lost_packets += event.count
+        self.lost_to = last
         self._ledger.check_honest(self.stream, first, last, event.reason, now_ns)
 
     def finish(self, last: int, *, said_so: bool) -> None:
