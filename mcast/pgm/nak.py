@@ -38,6 +38,7 @@ GAP_LIMIT: Final = 4096
 """Most gaps of one window; the loss of 10 % of 1 Gbit/s during a repair makes about 700."""
 REQUEST_LIMIT: Final = 1024
 """Most numbers asked for and not yet repaired: 17 NAKs, 1.5 MB of repairs on their way."""
+_DATA_HEADER_BYTES: Final = 24
 _SLACK_NS: Final = 1_000_000
 """Timers this close are served together, so that one NAK can name several gaps."""
 _PROVEN_NAKS_PER_S: Final = 8 * 10_000  # in the bucket's bits; 10 % loss at 1 Gbit/s makes 8,600
@@ -188,7 +189,7 @@ class GapList:
         if is_emptied:
             self._gaps = [gap for gap in self._gaps if gap.count]
             self._window.mended_first = self._mended[0][0]
-        if self._is_blocked and filled and self._requested_count < REQUEST_LIMIT // 2:
+        if self._is_blocked and filled and self._requested_count <= self._request_limit // 2:
             self._reschedule()  # there may be more to ask for, and now there is room
         return filled
 
@@ -278,7 +279,7 @@ class GapList:
         asked: list[int] = []
         is_repeat = False
         self.asked_unserved = self.asked_unheard = False
-        room = REQUEST_LIMIT - self._requested_count
+        room = self._request_limit - self._requested_count
         index = 0
         # Oldest first, also where the older ones still back off: they hold up delivery.
         while room > 0 and index < len(self._gaps):
@@ -372,6 +373,15 @@ class GapList:
         return index
 
     @property
+    def _request_limit(self) -> int:
+        """Most numbers to be asked for and not yet repaired: what comes must find a place, or it
+        is asked for again and again, and the source seems slow."""
+        window = self._window
+        mean_bytes = window.payload_bytes // max(1, window.packet_count) + _DATA_HEADER_BYTES
+        room_bytes = window.limit_bytes * 5 // 4 - window.stored_bytes
+        return max(1, min(REQUEST_LIMIT, room_bytes // mean_bytes))
+
+    @property
     def _requested_count(self) -> int:
         return sum(gap.count for gap in self._gaps if gap.state in _REQUESTED)
 
@@ -386,7 +396,7 @@ class GapList:
 
     def _reschedule(self) -> None:
         """The earliest timer of those that can do something: see ``_ask`` for who is held back."""
-        room = REQUEST_LIMIT - self._requested_count
+        room = self._request_limit - self._requested_count
         self._is_blocked = False
         next_ns = _NEVER
         for gap in self._gaps:

@@ -107,7 +107,7 @@ def test_s2_garbage_harms_no_message() -> None:
 
 def test_s3_forged_sources_cost_little_memory() -> None:
     # The publisher's window, which fills meanwhile, shall not grow into the figure.
-    small = ("--option", "txw_bytes=500000")
+    small = ("--option", "txw_bytes=1500000")
     done, attack = attacked("tsis", 20_000, seconds=6, pub=small)
     publisher_mib, subscriber_mib = (grown / 2**20 for grown in attack.rss_bytes)
     grown = max(publisher_mib, subscriber_mib)

@@ -406,6 +406,32 @@ def test_running_timers_are_not_restarted_by_repeated_confirmations() -> None:
 # Limits.
 
 
+def test_no_more_is_asked_for_than_finds_a_place_in_the_window() -> None:
+    gaps = gap_list()
+    gaps.window.limit_bytes = 240  # and a quarter more for repairs
+    gaps.open(0, 99, T0)
+    for sqn in range(100, 105):
+        gaps.come(sqn)
+    now_ns = T0 + LAN.nak_bo_ivl_ns
+    room = (300 - gaps.window.stored_bytes) // 24
+    assert gaps.take_due(now_ns)[0] == list(range(room))
+    assert gaps.take_due(now_ns)[0] == []
+    assert gaps.next_timeout_ns > now_ns
+    for sqn in range(room - room // 2):
+        assert gaps.fill(sqn)
+    assert gaps.next_timeout_ns <= now_ns
+    assert gaps.take_due(now_ns)[0] == list(range(room, 2 * room - room // 2))
+
+
+def test_the_first_is_asked_for_however_full_the_window_is() -> None:
+    gaps = gap_list()
+    gaps.open(0, 9, T0)
+    for sqn in range(10, 20):
+        gaps.come(sqn)
+    gaps.window.limit_bytes = 1
+    assert gaps.take_due(T0 + LAN.nak_bo_ivl_ns)[0] == [0]
+
+
 def test_at_the_request_limit_the_rest_waits_for_room() -> None:
     gaps = gap_list()
     gaps.open(0, 1 << 30, T0)
