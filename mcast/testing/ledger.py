@@ -133,16 +133,19 @@ class Account:
         """True if nothing is owed of what was sent until now."""
         stream, ledger = self.stream, self._ledger
         sent = stream.end(stream.lead)
+        untold = self._too_long - self._too_long_told
         for index in range(self._next, len(stream.messages)):
             start, end = stream.span(index)
             parts = stream.messages[index]
             if end > sent:
                 break
-            if ledger.wants(parts) and not (
-                ledger.is_too_long(parts) or any(b < end and start < e for b, e in self._losses)
-            ):
+            if any(b < end and start < e for b, e in self._losses):
+                continue
+            if ledger.is_too_long(parts):
+                untold += 1
+            elif ledger.wants(parts):
                 return False
-        return True
+        return untold <= 0
 
     def _passed(self, first: int, last: int) -> tuple[int, int]:
         first -= self._base

@@ -330,7 +330,6 @@ class _Run:
         quiet_ns = network.now_ns + 2 * _S  # heartbeats tell of the last of it, and of a restart
         network.run_until(quiet_ns)
         network.run_until(network.now_ns + bound_ns, self._is_settled)
-        network.run(0.05)  # messages that are too long are not waited for, and still on their way
         for publisher in self._living():
             if publisher.waiting_count or not publisher.stream.is_drained:
                 raise Violation(

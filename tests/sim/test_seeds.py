@@ -17,6 +17,8 @@ FOUND = {
     1795485475617: "a repair began an expired stream anew, behind where it had been",
     957915686367: "the end of a message given up before was held against the proof after it",
     957915686380: "the same, where a partition took the message's beginning",
+    957925862338: "the account was closed while messages that are too long were still on their way",
+    957925881670: "the same, where a partition held them up",
 }
 """Seeds that broke a law once, and what was wrong."""
 
