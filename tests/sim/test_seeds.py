@@ -19,6 +19,8 @@ FOUND = {
     957915686380: "the same, where a partition took the message's beginning",
     957925862338: "the account was closed while messages that are too long were still on their way",
     957925881670: "the same, where a partition held them up",
+    957928493468: "a window of 7 packets was to repair a burst of 100 within the deadline",
+    957928500544: "the same, with a window of 16",
 }
 """Seeds that broke a law once, and what was wrong."""
 
