@@ -6,11 +6,12 @@ the test prints after how many seeds it was found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from math import inf
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from mcast.events import LossReason, Lost
 from mcast.pgm import Messages, engine, receiver, source
@@ -216,3 +217,13 @@ PLANTS: tuple[Plant, ...] = (
     what_cannot_be_read_raises,
 )
 """All of them."""
+
+
+def each_plant(plants: Iterable[Plant], well_hidden: Container[Plant]) -> list[ParameterSet]:
+    """To parametrize a test: each by its name, the well hidden marked slow."""
+    return [
+        pytest.param(
+            plant, id=plant.__name__, marks=[pytest.mark.slow] if plant in well_hidden else []
+        )
+        for plant in plants
+    ]
