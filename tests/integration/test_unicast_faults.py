@@ -171,7 +171,7 @@ _EXITS = {
 }
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("how", _EXITS)
 def test_what_was_sent_leaves_however_the_interpreter_exits(ctx: mcast.Context, how: str) -> None:
     pull = ctx.socket(mcast.PULL)
