@@ -116,3 +116,17 @@ def test_a_run_is_whole_that_comes_in_two_parts_among_others(path: Path) -> None
     got = taken(path)
     assert got == path.sent[: len(got)]
     assert len(path.sent) - len(got) <= 1
+
+
+def test_nothing_is_released_while_the_owner_is_at_it(path: Path) -> None:
+    runs = path.runs()
+    missing, early = islice(runs, 2)
+    path.deliver(early)
+    path.intake.hold = True
+    path.deliver(missing)
+    assert path.slots.ready_count == 40  # what was missing needs no place
+    path.intake.settle()
+    path.intake.resume()
+    got = taken(path)
+    assert got == path.sent[: len(got)]
+    assert len(path.sent) - len(got) <= 1
