@@ -174,8 +174,10 @@ CASES: Final = (
     Case(
         "busy-thread",
         "256 B, CPU-bound thread in the subscriber",
-        lambda: McastThroughput(name="mcast, busy subscriber", size=256, is_busy=True),
-        lambda: McastThroughput(size=256),
+        lambda: McastThroughput(
+            name="mcast, busy subscriber", size=256, is_busy=True, options=MCAST_OPTIONS
+        ),
+        lambda: McastThroughput(size=256, options=MCAST_OPTIONS),
         (Target(_RATE, at_least=0.5),),
     ),
     Case(
