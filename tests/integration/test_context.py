@@ -204,10 +204,11 @@ def test_a_socket_collected_in_a_living_context_leaves_its_group(
     ctx: mcast.Context, url: str
 ) -> None:
     ctx.socket(mcast.SUB)
-    before = descriptors()
+    gc.collect()  # what tests before this one left
+    before = set(descriptors())
     for _ in range(10):
         ctx.socket(mcast.SUB).connect(url)
-    assert settle(lambda: descriptors() == before)
+    assert settle(lambda: set(descriptors()) <= before), set(descriptors()) - before
 
 
 # The interpreter's end. Each program runs in a process of its own.
