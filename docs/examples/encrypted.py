@@ -24,8 +24,8 @@ def serve(rep: mcast.Rep) -> None:
 def ask(ctx: mcast.Context, url: str, **options: str) -> str:
     with ctx.socket(mcast.REQ, **options) as req:
         req.connect(url)
-        req.send(b"hello")
         try:
+            req.send(b"hello", timeout=1.0)
             return req.recv(timeout=1.0).decode()
         except mcast.Again:
             return "no answer"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING, Final
 
+from mcast.kernel import TokenBucket
 from mcast.monitor import MonitorKind
 from mcast.net.stream import (
     Address,
@@ -32,6 +33,9 @@ __all__ = ["Dialer", "Door"]
 _ACCEPTS_PER_TURN: Final = 64
 _REST_NS: Final = 100_000_000
 """How long a listener rests when a connection could not be accepted."""
+_CURVE_PER_S: Final = 8 * 200  # in the bucket's bits
+"""Peers that a listener with CURVE lets in a second: each costs public-key work, known or not."""
+_CURVE_BURST: Final = 50
 _SLOW_RETRY_NS: Final = 1_000_000_000
 """Least wait after a peer broke the protocol: it will most likely do so again."""
 _FOR_GOOD: Final = frozenset({FailureReason.REFUSED_BY_PEER})
@@ -59,6 +63,9 @@ class Door:
         self.endpoint = str(self._listener.endpoint)
         """Where it really listens."""
         self._inside: dict[int, Connection] = {}
+        self._curve: TokenBucket | None = None
+        if peers.options.curve_server:
+            self._curve = TokenBucket(_CURVE_PER_S, _CURVE_BURST)
         self._wake_ns = NEVER
         self.armed_ns = NEVER
         self._is_told = False
@@ -84,18 +91,21 @@ class Door:
         for _ in range(_ACCEPTS_PER_TURN):
             if self.is_over:
                 return
+            if self._curve is not None and self._curve.available_bytes(now_ns) < 1:
+                self._rest(self._curve.ready_at_ns(1))  # they wait in the system's backlog
+                return
             try:
                 accepted = self._listener.accept()
             except OSError as error:
                 peers.accepts_failed += 1
                 peers.report(MonitorKind.ACCEPT_FAILED, self.endpoint, text=error.strerror or "")
                 # Most likely out of descriptors: to look again at once would be a busy loop.
-                self._wake_ns = now_ns + _REST_NS
-                peers.watch(self._listener.fileno(), 0, self.handle_ready)
-                peers.arm(self)
+                self._rest(now_ns + _REST_NS)
                 return
             if accepted is None:
                 return
+            if self._curve is not None:
+                self._curve.spend(now_ns, 1)
             if len(self._inside) >= peers.options.max_connections:
                 accepted.close()
                 peers.accepts_failed += 1
@@ -115,6 +125,12 @@ class Door:
             if not connection.is_over:  # else it was reset before we could greet it
                 self._inside[number] = connection
                 peers.came(connection)
+
+    def _rest(self, until_ns: int) -> None:
+        """Let nobody in for a while."""
+        self._wake_ns = until_ns
+        self._peers.watch(self._listener.fileno(), 0, self.handle_ready)
+        self._peers.arm(self)
 
     def _ended(self, connection: Connection, failed: Failed, now_ns: int) -> None:  # noqa: ARG002
         self._inside.pop(connection.number, None)

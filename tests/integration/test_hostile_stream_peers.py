@@ -275,6 +275,29 @@ def test_a_curve_handshake_damaged_in_any_byte_delivers_nothing() -> None:
             time.sleep(0.01)
 
 
+def test_who_calls_and_calls_does_not_make_a_curve_server_work_without_end() -> None:
+    count = 200
+    with mcast.Context(linger=0) as ctx:
+        public, secret = mcast.curve_keypair()
+        pull = ctx.socket(mcast.PULL, curve_server=True, curve_secretkey=secret)
+        pull.bind("tcp://127.0.0.1:*")
+        host, port = pull.last_endpoint.removeprefix("tcp://").split(":")
+        with contextlib.ExitStack() as stack:
+            begun = time.monotonic()
+            for _ in range(count):
+                stack.enter_context(socket.create_connection((host, int(port)))).sendall(GREETING)
+            push = ctx.socket(
+                mcast.PUSH, curve_serverkey=public, curve_secretkey=mcast.curve_keypair()[1]
+            )
+            push.connect(pull.last_endpoint)
+            push.send(b"honest")
+            assert pull.recv(timeout=20) == b"honest"
+            took_s = time.monotonic() - begun
+            assert pull.stats()["accepted"] == count + 1
+        figure("S19", f"{count} callers at once before an honest peer: let in after {took_s:.2f} s")
+        assert took_s >= (count - 50) / 200 * 0.9
+
+
 def test_who_cannot_show_the_right_key_or_mechanism_gets_nothing_in() -> None:
     server_public, server_secret = mcast.curve_keypair()
     other_public, other_secret = mcast.curve_keypair()
