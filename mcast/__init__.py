@@ -28,7 +28,16 @@ from mcast.errors import (
     TransportError,
     UnroutableError,
 )
-from mcast.events import Event, LossReason, Lost, PeerJoined, PeerLeft, PeerRestarted
+from mcast.events import (
+    Event,
+    LossReason,
+    Lost,
+    PeerHeard,
+    PeerJoined,
+    PeerLeft,
+    PeerQuiet,
+    PeerRestarted,
+)
 from mcast.monitor import MonitorEvent, MonitorKind
 from mcast.net.multicast import BufferWarning
 from mcast.options import PROFILES, SocketOptions, Timers
@@ -115,8 +124,10 @@ __all__ = [
     "OptionError",
     "Pair",
     "PatternError",
+    "PeerHeard",
     "PeerJoined",
     "PeerLeft",
+    "PeerQuiet",
     "PeerRestarted",
     "Poller",
     "Proxy",

@@ -9,7 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Event", "LossReason", "Lost", "PeerJoined", "PeerLeft", "PeerRestarted"]
+__all__ = [
+    "Event",
+    "LossReason",
+    "Lost",
+    "PeerHeard",
+    "PeerJoined",
+    "PeerLeft",
+    "PeerQuiet",
+    "PeerRestarted",
+]
 
 
 class LossReason(StrEnum):
@@ -93,5 +102,29 @@ class PeerRestarted:
     """Packet number from which on everything is delivered or reported lost."""
 
 
-Event = Lost | PeerJoined | PeerLeft | PeerRestarted
+@dataclass(slots=True)
+class PeerQuiet:
+    """Nothing of a source comes any more although its SPMs are due; its stream goes on.
+
+    It was stopped, or the network no longer carries the group here. Told once, after 3 s or three
+    times the longest pause that this source makes between its SPMs, 90 s at most.
+    """
+
+    tsi: str
+    """The source: 12 hex digits of GSI, a dot, the data-source port."""
+    silent_s: float
+    """Seconds since its last packet."""
+
+
+@dataclass(slots=True)
+class PeerHeard:
+    """A source that was quiet is heard again, and its stream goes on where it was."""
+
+    tsi: str
+    """The source: 12 hex digits of GSI, a dot, the data-source port."""
+    silent_s: float
+    """Seconds that nothing came."""
+
+
+Event = Lost | PeerJoined | PeerLeft | PeerRestarted | PeerQuiet | PeerHeard
 """Whatever ``Socket.events`` may hand out."""

@@ -61,6 +61,8 @@ class Timers:
     """Waits between the SPMs that follow the last data packet, until ambient SPMs take over."""
     spmr_ivl_ns: int
     """Wait for an SPM of a source heard by its data only, before one is requested."""
+    peer_quiet_ns: int
+    """Silence after which a source is reported quiet; longer for one that often pauses longer."""
     peer_expiry_ns: int
     """Silence after which a source counts as gone."""
 
@@ -82,6 +84,7 @@ PROFILES: Final[dict[str, Timers]] = {
         spm_ambient_ivl_ns=1_000 * _MS,
         spm_heartbeat_ivls_ns=(20 * _MS, 30 * _MS, 50 * _MS, 100 * _MS, 200 * _MS, 400 * _MS),
         spmr_ivl_ns=25 * _MS,
+        peer_quiet_ns=3_000 * _MS,
         # 2.5 times libzmq's 30 s between SPMs, so that an idle libzmq publisher is not gone.
         peer_expiry_ns=75_000 * _MS,
     ),
@@ -99,6 +102,7 @@ PROFILES: Final[dict[str, Timers]] = {
         spm_ambient_ivl_ns=1_000 * _MS,
         spm_heartbeat_ivls_ns=(20 * _MS, 30 * _MS, 50 * _MS, 100 * _MS, 200 * _MS, 400 * _MS),
         spmr_ivl_ns=25 * _MS,
+        peer_quiet_ns=3_000 * _MS,
         peer_expiry_ns=75_000 * _MS,
     ),
     # As lan, but for a thousand receivers or more with round trips of milliseconds: the first NAK
@@ -116,6 +120,7 @@ PROFILES: Final[dict[str, Timers]] = {
         spm_ambient_ivl_ns=1_000 * _MS,
         spm_heartbeat_ivls_ns=(20 * _MS, 30 * _MS, 50 * _MS, 100 * _MS, 200 * _MS, 400 * _MS),
         spmr_ivl_ns=25 * _MS,
+        peer_quiet_ns=3_000 * _MS,
         peer_expiry_ns=75_000 * _MS,
     ),
     # The numbers libzmq gives OpenPGM, and the heartbeat schedule that comes of them.
@@ -136,6 +141,7 @@ PROFILES: Final[dict[str, Timers]] = {
             16_000 * _MS,
         ),
         spmr_ivl_ns=25 * _MS,
+        peer_quiet_ns=90_000 * _MS,
         peer_expiry_ns=300_000 * _MS,
     ),
 }

@@ -173,6 +173,10 @@ def event_text(event: Event) -> str:
         return f"{event.tsi} joined at {event.address}, from packet {event.first}"
     if isinstance(event, mcast.PeerRestarted):
         return f"{event.tsi} restarted, from packet {event.first}"
+    if isinstance(event, mcast.PeerQuiet):
+        return f"{event.tsi} is quiet: nothing for {event.silent_s:.1f} s although SPMs are due"
+    if isinstance(event, mcast.PeerHeard):
+        return f"{event.tsi} is heard again after {event.silent_s:.1f} s"
     tail = ", perhaps not its end" if event.tail_unknown else ""
     return f"{event.tsi} left ({event.reason}) after packet {event.last}{tail}"
 

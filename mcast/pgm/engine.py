@@ -252,6 +252,7 @@ class PgmEngine:
             totals.update(receiver.counts())
         snapshot: Snapshot = {**self.counters.snapshot(), **totals}
         snapshot["peers"] = sum(not receiver.is_over for receiver in self._peers.values())
+        snapshot["peers_quiet"] = sum(receiver.is_quiet for receiver in self._peers.values())
         snapshot["repair_p50_s"] = self.repair_times.percentile_s(50)
         snapshot["repair_p99_s"] = self.repair_times.percentile_s(99)
         if self.source is not None:

@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from random import Random
 from typing import Final
 
-from mcast.events import LossReason, Lost, PeerJoined, PeerLeft, PeerRestarted
+from mcast.events import LossReason, Lost, PeerHeard, PeerJoined, PeerLeft, PeerQuiet, PeerRestarted
 from mcast.kernel import FrameDecoder, Message, ReceiveSlots, TopicFilter
 from mcast.options import SocketOptions, Timers
 from mcast.pgm.events import GROUP, EngineEvent, Messages, Transmit
@@ -49,6 +49,9 @@ _RESTART_EVIDENCE: Final = 3
 """SPMs that contradict what is known, each newer than the one before: the source began again."""
 _OVERTAKING_NS: Final = 100_000_000
 """An SPM that newer data overtook arrives within this time; one that is later is no accident."""
+_PAUSES_MISSED: Final = 3
+_LONGEST_PAUSE_NS: Final = 30_000_000_000
+"""What a source makes between two SPMs is not believed to be longer (libzmq's is 30 s)."""
 _SPREAD_NAKS: Final = 16
 """NAKs over which a request is spread when the source confirms more than it repairs."""
 _NO_WINDOW: Final = (0, 0x8000_0000)  # trail and lead of an SPM that says nothing (section 8.1)
@@ -124,6 +127,9 @@ class Receiver:
         """Where a run began that an ``Intake`` took and whose messages were not all good, or -1."""
         self._spm_sqn: int | None = None
         self._spm_ns = now_ns
+        self._quiet_ns = timers.peer_quiet_ns
+        self.is_quiet = False
+        """Reported quiet, and not heard since."""
         self._restart_evidence = 0
         self._evidence_sqn: int | None = None
         self._settled_lead = self._marked_lead = first_sqn - 1
@@ -158,6 +164,8 @@ class Receiver:
         expiry_ns = self._slots.heard_ns + self._timers.peer_expiry_ns
         if self.is_over:
             return expiry_ns
+        if not self.is_quiet:
+            expiry_ns = min(expiry_ns, self._slots.heard_ns + self._quiet_ns)
         return min(expiry_ns, self._spmr_at_ns, self._gaps.next_timeout_ns, self._release_at_ns)
 
     def counts(self) -> Snapshot:
@@ -185,7 +193,12 @@ class Receiver:
     @property
     def is_plain(self) -> bool:
         """True while data needs nothing but a place and decoding; ask after ``flush``."""
-        return not (self._final_sqn is not None or self.is_over or self._slots.special_count)
+        return not (
+            self._final_sqn is not None
+            or self.is_over
+            or self.is_quiet  # the next packet is news
+            or self._slots.special_count
+        )
 
     def resume(self) -> None:
         """Go on where an ``Intake`` has left the window, before anything else after ``flush``."""
@@ -315,6 +328,9 @@ class Receiver:
         elif spm_sqn > self._spm_sqn:
             self._restart_evidence = 0
             self._evidence_sqn = None
+            if spm_sqn == self._spm_sqn + 1:
+                pause_ns = min(now_ns - self._spm_ns, _LONGEST_PAUSE_NS)
+                self._quiet_ns = max(self._quiet_ns, _PAUSES_MISSED * pause_ns)
             self._spm_ns = now_ns
         if spm_sqn <= self._spm_sqn:
             self._counters.spms_stale += 1
@@ -376,6 +392,11 @@ class Receiver:
             return
         if self.is_over:
             return
+        silent_ns = now_ns - self._slots.heard_ns
+        if silent_ns >= self._quiet_ns and not self.is_quiet:
+            self.is_quiet = True
+            self.flush()
+            self._events.append(PeerQuiet(self.name, silent_ns / 1e9))
         if now_ns >= self._spmr_at_ns:
             self._request_spm(now_ns)
         if now_ns >= self._gaps.next_timeout_ns:
@@ -415,6 +436,9 @@ class Receiver:
             self._settled_lead = self._slots.lead if was_quiet else self._marked_lead
             self._marked_lead = self._slots.lead
             self._marked_ns = now_ns
+        if self.is_quiet:
+            self.is_quiet = False
+            self._events.append(PeerHeard(self.name, (now_ns - self._slots.heard_ns) / 1e9))
         self._slots.heard_ns = now_ns
 
     def _contradicts(self, packet: Packet, body: Spm, spm_sqn: int) -> bool:
@@ -627,6 +651,7 @@ class Receiver:
         self._deliver_all(now_ns, LossReason.SOURCE_GONE)
         self._events.append(PeerLeft(self.name, reason, self._slots.lead, tail_unknown))
         self.is_over = True
+        self.is_quiet = False
 
     def _deliver_all(self, now_ns: int, reason: LossReason) -> None:
         """What is there, room or not, and what is missing as lost."""

@@ -42,6 +42,7 @@ _LINK: Final = {
     "txw_lead": "Newest packet sent or waiting. A gauge, the highest of all endpoints.",
     "rate": "Bits per second that data may leave at now. A gauge, the highest of all endpoints.",
     "peers": "Sources followed. A gauge.",
+    "peers_quiet": "Of them, those of which nothing comes though SPMs are due. A gauge.",
     "repair_p50_s": "Median seconds from noticing a gap to filling it. The worst endpoint's.",
     "repair_p99_s": "The 99th percentile of the same.",
     "rcvbuf_overflows": "Datagrams that the system dropped because the receive buffer was full.",
@@ -69,6 +70,7 @@ GAUGES: Final = frozenset(
         "txw_lead",
         "rate",
         "peers",
+        "peers_quiet",
         "repair_p50_s",
         "repair_p99_s",
         "send_backlog",
@@ -83,7 +85,7 @@ GAUGES: Final = frozenset(
 _REASONED: Final = {"malformed": "malformed_by_reason", "send_error": "send_errors"}
 """Beginnings of names whose end is a reason, and what all of them together are called."""
 
-_HIGHEST: Final = GAUGES - {"messages_unsent", "peers", "send_backlog"}
+_HIGHEST: Final = GAUGES - {"messages_unsent", "peers", "peers_quiet", "send_backlog"}
 
 
 def add_up(totals: Snapshot, addend: Snapshot, *, leave_out: Collection[str] = ()) -> None:

@@ -202,6 +202,30 @@ def test_snooping_with_a_querier_keeps_the_group_and_without_one_floods() -> Non
     assert not missing(done)
 
 
+def test_a_group_that_no_longer_arrives_is_reported_quiet() -> None:
+    """As when a switch has forgotten the membership, and nobody asks for it anew."""
+    cut_s = 4.0
+    with lab_or_skip(2) as lab:
+
+        def cut() -> None:
+            time.sleep(0.5)
+            with lab.hosts[1].blackout():
+                time.sleep(cut_s)
+
+        done = flow(lab, rate=500, seconds=6, during=cut)
+    quiet, heard = done.events[0][1:]
+    quiet_s, heard_s = (float(str(event["silent_s"])) for event in (quiet, heard))
+    figure(
+        "24",
+        f"nothing arrives for {cut_s:.0f} s: PeerQuiet after {quiet_s:.1f} s, PeerHeard after "
+        f"{heard_s:.1f} s, {missing(done)} LOST",
+        met=quiet_s <= 3.2 and not missing(done),
+    )
+    assert (quiet["kind"], heard["kind"]) == ("PeerQuiet", "PeerHeard")
+    assert 3.0 <= quiet_s < cut_s
+    assert not missing(done)
+
+
 def _in_bridge(lab: Lab, script: str) -> None:
     from tests.netlab.commands import run
 

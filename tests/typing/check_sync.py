@@ -102,6 +102,8 @@ def events(sub: mcast.Sub) -> int:
                 assert_type(event.tail_unknown, bool)
             case mcast.PeerRestarted():
                 assert_type(event.first, int)
+            case mcast.PeerQuiet() | mcast.PeerHeard():
+                assert_type(event.silent_s, float)
     return lost
 
 
@@ -111,6 +113,8 @@ def exhaustive(event: mcast.Event) -> str:
             return event.reason
         case mcast.PeerJoined() | mcast.PeerRestarted():
             return str(event.first)
+        case mcast.PeerQuiet() | mcast.PeerHeard():
+            return event.tsi
         case _:
             assert_never(event)
 

@@ -15,7 +15,16 @@ from mcast.cli.demo import Outcome, verdict
 from mcast.cli.demo_table import Row, plain_lines
 from mcast.cli.lines import generated, split_lines
 from mcast.cli.sub import as_json, as_text, event_json, event_text
-from mcast.events import Event, LossReason, Lost, PeerJoined, PeerLeft, PeerRestarted
+from mcast.events import (
+    Event,
+    LossReason,
+    Lost,
+    PeerHeard,
+    PeerJoined,
+    PeerLeft,
+    PeerQuiet,
+    PeerRestarted,
+)
 
 pytestmark = pytest.mark.kernel_independent
 
@@ -66,6 +75,8 @@ EVENTS: list[tuple[Event, str]] = [
     ),
     (PeerJoined("ab.1", "10.0.0.1", 7), "ab.1 joined at 10.0.0.1, from packet 7"),
     (PeerRestarted("ab.1", 0), "ab.1 restarted, from packet 0"),
+    (PeerQuiet("ab.1", 3.04), "ab.1 is quiet: nothing for 3.0 s although SPMs are due"),
+    (PeerHeard("ab.1", 5.26), "ab.1 is heard again after 5.3 s"),
     (PeerLeft("ab.1", "finished", 9, False), "ab.1 left (finished) after packet 9"),
     (
         PeerLeft("ab.1", "expired", 9, True),

@@ -16,7 +16,7 @@ from random import Random
 
 import pytest
 
-from mcast.events import Event, LossReason, Lost, PeerJoined, PeerLeft
+from mcast.events import Event, LossReason, Lost, PeerHeard, PeerJoined, PeerLeft, PeerQuiet
 from mcast.kernel import Message, TopicFilter
 from mcast.options import SocketOptions
 from mcast.pgm import Messages, PgmEngine
@@ -443,7 +443,8 @@ def test_a_libzmq_session_is_decoded_to_its_messages(session: Session, profile: 
         lead = session.packets["ODATA"] - 1
         assert replay.events[-1] == PeerLeft(session.tsi, "finished", lead, tail_unknown=False)
     else:
-        assert replay.events[-1] == first
+        # A source that pauses for longer than ours do is taken for quiet until that is known.
+        assert {type(event) for event in replay.events[1:]} <= {PeerQuiet, PeerHeard}
 
 
 @pytest.mark.parametrize("session", LIBZMQ, ids=session_name)

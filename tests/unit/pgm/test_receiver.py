@@ -6,7 +6,7 @@ from struct import pack
 
 import pytest
 
-from mcast.events import LossReason, Lost, PeerJoined, PeerLeft, PeerRestarted
+from mcast.events import LossReason, Lost, PeerHeard, PeerJoined, PeerLeft, PeerQuiet, PeerRestarted
 from mcast.kernel import TopicFilter
 from mcast.options import PROFILES
 from mcast.pgm import Messages
@@ -419,7 +419,9 @@ def test_a_blackout_longer_than_the_window_is_one_loss() -> None:
     sub.hear(odata(0, "a"))
     sub.run(15)
     sub.hear(odata(60_000, "z", trail=50_000))
-    assert sub.stream == [b"a", lost(1, 49_999, LossReason.WINDOW_ADVANCED)]
+    a, quiet, heard, loss = sub.stream
+    assert (a, loss) == (b"a", lost(1, 49_999, LossReason.WINDOW_ADVANCED))
+    assert (type(quiet), type(heard)) == (PeerQuiet, PeerHeard)
     sub.run(0.02)
     assert asked(sub)[0] == 50_000
 
@@ -862,6 +864,67 @@ def test_a_source_that_expired_may_come_back() -> None:
         PeerJoined(NAME, "10.77.0.1", 7),
         b"h",
     ]
+
+
+def test_a_source_that_falls_silent_is_reported_quiet_once_and_heard_again() -> None:
+    sub = joined()
+    sub.hear(odata(0, "a"))
+    sub.run(2.99)
+    assert sub.events == []
+    sub.run(10)
+    (quiet,) = sub.events
+    assert isinstance(quiet, PeerQuiet)
+    assert quiet.silent_s == pytest.approx(3.0, abs=0.01)
+    assert sub.stats["peers_quiet"] == sub.stats["peers"] == 1
+    sub.hear(odata(1, "b"))
+    quiet, heard, message = sub.stream[1:]
+    assert isinstance(heard, PeerHeard)
+    assert heard.silent_s == pytest.approx(12.99, abs=0.01)
+    assert message == b"b"
+    assert sub.stats["peers_quiet"] == 0
+    sub.run(2.9)
+    assert len(sub.events) == 2
+
+
+def test_a_quiet_source_may_expire() -> None:
+    sub = joined(peer_expiry=4.0)
+    sub.hear(odata(0, "a"))
+    sub.run(5)
+    assert [type(event) for event in sub.events] == [PeerQuiet, PeerLeft]
+    assert sub.stats["peers_quiet"] == 0
+
+
+def test_who_pauses_long_between_spms_is_quiet_after_three_such_pauses() -> None:
+    sub = joined(peer_expiry=300.0)
+    for number in (1, 2):  # 7 s apart: the first time it looks quiet
+        sub.hear(spm(number, 0, MASK))
+        sub.run(7)
+    sub.hear(spm(3, 0, MASK))
+    assert [type(event) for event in sub.events] == [PeerQuiet, PeerHeard]
+    sub.run(20.9)
+    assert len(sub.events) == 2
+    sub.run(0.2)
+    assert isinstance(sub.events[-1], PeerQuiet)
+
+
+def test_lost_spms_are_no_pause_of_the_source() -> None:
+    sub = joined(peer_expiry=300.0)
+    sub.hear(spm(1, 0, MASK))
+    sub.run(7)
+    sub.hear(spm(8, 0, MASK))
+    sub.run(3.1)
+    assert [type(event) for event in sub.events] == [PeerQuiet, PeerHeard, PeerQuiet]
+
+
+def test_no_pause_is_believed_to_be_longer_than_half_a_minute() -> None:
+    sub = joined(peer_expiry=900.0)
+    for number in (1, 2):
+        sub.hear(spm(number, 0, MASK))
+        sub.run(200)
+    assert sub.stats["peers_quiet"] == 1
+    sub.hear(spm(3, 0, MASK))
+    sub.run(90.1)
+    assert sub.stats["peers_quiet"] == 1
 
 
 def test_an_idle_source_lives_by_its_spms() -> None:
