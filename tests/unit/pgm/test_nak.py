@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mcast.events import LossReason
 from mcast.kernel import FrameDecoder, ReceiveSlots, TopicFilter
 from mcast.options import PROFILES, Timers
-from mcast.pgm.nak import GAP_LIMIT, REQUEST_LIMIT, Gap, GapList, GapState
+from mcast.pgm.nak import GAP_LIMIT, REQUEST_LIMIT, Gap, GapList, GapState, NakBudget
 
 MS = 1_000_000
 LAN = PROFILES["lan"]
@@ -268,6 +268,43 @@ def test_what_has_come_is_told_by_when_it_was_missed() -> None:
     assert shape(gaps) == [(12, 12, GapState.BACK_OFF), (21, 21, GapState.BACK_OFF)]
 
 
+def test_each_number_of_a_gap_is_known_by_when_it_was_missed_and_no_other() -> None:
+    gaps = gap_list()
+    gaps.open(10, 12, T0)
+    gaps.open(20, 21, T0 + 10 * MS)
+    times_ns = {10: T0, 11: T0, 12: T0, 20: T0 + 10 * MS, 21: T0 + 10 * MS}
+    assert [gaps.missed_ns(sqn) for sqn in range(8, 24)] == [times_ns.get(n) for n in range(8, 24)]
+    for sqn in times_ns:  # and when they are filled
+        assert gaps.fill(sqn)
+    assert len(gaps) == 0
+    assert [gaps.missed_ns(sqn) for sqn in range(8, 24)] == [times_ns.get(n) for n in range(8, 24)]
+    assert (gaps.window.mended_first, gaps.window.mended_last) == (10, 21)
+
+
+def test_what_is_asked_again_is_told_whatever_is_asked_for_the_first_time_behind_it() -> None:
+    gaps, now_ns = in_state(GapState.WAIT_NCF)
+    for _ in range(3):
+        gaps.take_due(now_ns + LAN.nak_rpt_ivl_ns)
+        now_ns = gaps.next_timeout_ns
+        assert gaps.take_due(now_ns) == ([10, 11, 12], True)
+        assert not gaps.asked_unheard
+    gaps.take_due(now_ns + LAN.nak_rpt_ivl_ns)
+    now_ns = gaps.next_timeout_ns
+    gaps.open(20, 20, now_ns)
+    now_ns += LAN.nak_bo_ivl_ns
+    assert gaps.take_due(now_ns) == ([10, 11, 12, 20], True)
+    assert gaps.asked_unheard
+
+
+def test_what_was_confirmed_and_not_sent_is_told_whatever_is_asked_for_behind_it() -> None:
+    gaps, now_ns = in_state(GapState.WAIT_DATA)
+    now_ns += LAN.nak_rdata_ivl_ns
+    gaps.take_due(now_ns)
+    gaps.open(20, 20, now_ns + 10)
+    assert gaps.take_due(now_ns + LAN.nak_bo_ivl_ns + 10) == ([10, 11, 12, 20], False)
+    assert gaps.asked_unserved
+
+
 def test_one_hole_that_was_lost_piece_by_piece_is_one_loss() -> None:
     gaps = gap_list()
     gaps.open(10, 14, T0)
@@ -499,6 +536,34 @@ def test_the_number_of_gaps_is_limited_whatever_others_confirm() -> None:
     assert len(gaps) <= GAP_LIMIT
 
 
+def test_a_gap_asked_for_waits_behind_one_that_is_held_back() -> None:
+    gaps = gap_list()
+    gaps.open(0, 2 * REQUEST_LIMIT, T0)
+    now_ns = gaps.next_timeout_ns
+    gaps.take_due(now_ns)
+    gaps.open(3 * REQUEST_LIMIT, 3 * REQUEST_LIMIT, now_ns + 2 * MS)
+    gaps.confirm([3 * REQUEST_LIMIT], now_ns + 2 * MS)
+    gaps.confirm(range(REQUEST_LIMIT), now_ns + 20 * MS)
+    gaps.hold(0)  # nothing moves, the timer is looked for anew
+    assert gaps.next_timeout_ns == now_ns + 2 * MS + LAN.nak_rdata_ivl_ns
+
+
+@pytest.mark.parametrize(("proven", "burst"), [(True, 2_000), (False, 20)])
+def test_a_budget_allows_a_burst_and_then_its_rate(proven: bool, burst: int) -> None:
+    budget = NakBudget()
+    assert sum(budget.allows(T0, proven=proven) for _ in range(3_000)) == burst
+    later_ns = T0 + 100 * MS
+    rate_per_s = 10_000 if proven else 100
+    assert sum(budget.allows(later_ns, proven=proven) for _ in range(3_000)) == rate_per_s // 10
+
+
+def test_unproven_peers_take_nothing_from_the_proven() -> None:
+    budget = NakBudget()
+    while budget.allows(T0, proven=False):
+        pass
+    assert sum(budget.allows(T0, proven=True) for _ in range(3_000)) == 2_000
+
+
 # A source that is behind.
 
 
@@ -550,6 +615,14 @@ def test_a_source_is_behind_when_even_its_quickest_repair_is_late() -> None:
     assert gaps.source_is_behind
     served(gaps, now_ns, 3, 1 * MS)
     assert not gaps.source_is_behind
+
+
+def test_a_part_of_a_gap_keeps_the_time_it_was_asked_for() -> None:
+    gaps, now_ns = in_state(GapState.WAIT_NCF)
+    gaps.confirm([11], now_ns)  # which leaves 10 and 12 by themselves
+    gaps.come(10)
+    gaps.settle(now_ns + 80 * MS)
+    assert gaps.source_is_behind
 
 
 # A model: the same operations on a plain dict of single numbers.
