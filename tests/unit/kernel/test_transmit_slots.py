@@ -229,6 +229,15 @@ def test_impossible_windows_are_refused(
         kernel.TransmitSlots(tsi, dport, tsdu_bytes, slot_count, first_sqn)
 
 
+@pytest.mark.parametrize(("dport", "tsdu_bytes", "slot_count"), [(1, 16, 4), (65535, 65_000, 4)])
+def test_windows_at_the_limits_carry_messages(dport: int, tsdu_bytes: int, slot_count: int) -> None:
+    slots = kernel.TransmitSlots(TSI, dport, tsdu_bytes, slot_count)
+    assert slots.append([b"A"])
+    (packet,) = take_all(slots)
+    assert packet[2:4] == dport.to_bytes(2, "big")
+    assert packet[26:] == frame(b"A")
+
+
 # --- the limit on what waits ---------------------------------------------------------------------
 
 
@@ -252,6 +261,23 @@ def test_a_refused_message_leaves_no_trace() -> None:
     assert slots.open_bytes == 6
     packets = take_all(slots)
     assert packets[-1][24:] == b"\0\0" + frame(b"head")
+
+
+def test_one_octet_over_the_last_packet_is_refused() -> None:
+    slots = window(tsdu_bytes=40, slot_count=8)
+    for _ in range(3):
+        slots.append([b"x" * 36])
+    assert not slots.append([b"y" * 37])
+    assert slots.append([b"y" * 36])
+    assert slots.next - slots.unsent == slots.unsent_limit
+
+
+def test_the_longer_frame_head_counts_against_the_longest_message() -> None:
+    slots = window(tsdu_bytes=88, slot_count=8)
+    assert slots.max_stream_bytes == 258
+    assert slots.append([b"x" * 253])
+    with pytest.raises(ValueError, match="264 bytes"):
+        slots.append([b"x" * 254])
 
 
 def test_the_longest_message_fits_an_idle_window_whatever_is_in_the_open_packet() -> None:
@@ -479,6 +505,14 @@ def test_a_slot_that_is_being_filled_again_is_never_repaired() -> None:
     slots = window(slot_count=8)
     fill(slots, 8)
     slots.append([b"over packet 0"])
+    assert slots.trail == 1
+    assert slots.repair_run([0]) is None
+
+
+def test_an_empty_message_takes_the_place_of_the_oldest_packet_too() -> None:
+    slots = window(slot_count=8)
+    fill(slots, 8)
+    slots.append([b""])
     assert slots.trail == 1
     assert slots.repair_run([0]) is None
 
