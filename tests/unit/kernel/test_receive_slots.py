@@ -112,6 +112,14 @@ def test_a_packet_in_order_does_not_lower_a_lead_known_from_elsewhere() -> None:
     assert (slots.next, slots.lead) == (1, 9)
 
 
+def test_the_last_of_a_lead_known_from_elsewhere_fills_its_hole() -> None:
+    slots = window()
+    slots.reach(2)
+    take(slots, run(0, 2))
+    assert slots.missing(0, 9, 9) == [1]
+    assert (slots.next, slots.lead, slots.filled_count) == (1, 2, 2)
+
+
 def test_a_message_that_spans_packets_comes_with_its_last() -> None:
     slots = window()
     stream = b"\xff" + (101).to_bytes(8, "big") + b"\0" + b"m" * 100
@@ -227,6 +235,21 @@ def test_data_that_fills_a_hole_was_late_and_a_repair_was_not() -> None:
     assert slots.late_sqn == 4
 
 
+def test_the_lowest_of_the_late_is_told_be_it_number_0() -> None:
+    slots = window()
+    take(slots, run(4))
+    take(slots, run(0, 2))
+    assert slots.late_sqn == 0
+
+
+def test_data_that_comes_again_was_late_up_to_the_last_that_was_mended() -> None:
+    slots = window()
+    take(slots, run(*range(8)))
+    slots.mended_first, slots.mended_last = 3, 5
+    take(slots, run(5))
+    assert (slots.late_sqn, slots.has_news) == (5, True)
+
+
 def test_data_that_comes_again_was_late_where_the_owner_says_it_was_mended() -> None:
     slots = window()
     take(slots, run(*range(8)))
@@ -319,6 +342,20 @@ def test_holes_have_a_limit_which_the_packet_waited_for_passes() -> None:
     assert take(slots, run(0)) == (SIZE, names(0))
 
 
+def test_at_the_limit_of_holes_their_ends_and_what_follows_at_once_are_taken() -> None:
+    slots = window()
+    while not slots.is_full:
+        take(slots, run(slots.lead + 2))
+    slots.reach(slots.lead + 5)
+    first, last = slots.lead - 4, slots.lead
+    assert take(slots, run(last + 1)) == (SIZE, [])
+    assert take(slots, run(first + 2)) == (0, [])  # its middle would split it
+    assert take(slots, run(first)) == (SIZE, [])
+    assert take(slots, run(last)) == (SIZE, [])
+    assert slots.is_full
+    assert slots.missing(first, last, 9) == [first + 1, first + 2, first + 3]
+
+
 def test_missing_numbers_are_told_hole_by_hole_up_to_a_limit() -> None:
     slots = window()
     take(slots, run(3, 5, 9))  # 0 to 2, 4, and 6 to 8 are missing
@@ -387,6 +424,14 @@ def test_news_are_holes_that_open_fill_or_fall_behind_the_trail() -> None:
     assert slots.has_news
 
 
+def test_a_repair_that_fills_a_hole_is_news() -> None:
+    slots = window()
+    take(slots, run(0, 2))
+    slots.has_news = False
+    take(slots, packet(1, kind=RDATA))
+    assert (slots.has_news, slots.late_sqn) == (True, -1)
+
+
 def test_a_window_without_holes_has_no_news_whatever_the_trail() -> None:
     slots = window()
     take(slots, packet(0, trail=0) + packet(1, trail=1) + packet(2, trail=2))
@@ -414,6 +459,18 @@ def test_packets_with_options_are_counted_while_they_are_held() -> None:
     assert slots.special_count == 1
     assert slots.release([], NO_LIMIT) == packet(3, options=SYN)
     assert slots.special_count == 0
+
+
+def test_packets_without_options_do_not_lower_the_count_of_those_with() -> None:
+    slots = window()
+    for sqn in (1, 2, 3):
+        slots.store(sqn, packet(sqn))
+    slots.store(4, packet(4, options=SYN))
+    slots.store(0, packet(0))
+    assert slots.release([], 2) is None  # 0 and 1
+    assert slots.special_count == 1
+    slots.skip_to(9)
+    assert (slots.stored_count, slots.special_count) == (0, 0)
 
 
 def test_room_is_a_quarter_more_for_what_was_missing() -> None:
