@@ -11,6 +11,8 @@ cdef struct Lease:  # of a descriptor, to a thread that waits for messages
     int fd
     volatile long long used_ns
     volatile long long due_ns  # when the owner has something to do; whoever reads does it
+    volatile long long taken_ns  # when the application last took what had been read before
+    volatile long long dropped_ns  # when the system was last seen to have dropped something
     uint32_t kept_events  # that the loop thread watches for all the same
 
 
@@ -33,6 +35,7 @@ cdef enum:
     LONGEST_LEASE_NS = 32_000_000
     LEASE_NS = 1_000_000  # at 10 Gbit/s, a third of the default rcvbuf
     PATIENT_LEASE_NS = 15_000_000  # three times the interpreter's switch interval
+    OVERLOAD_NS = 100_000_000
     ROOM_SHARE = 2  # of what the system's buffer holds; below that there is no hurry
     PATIENCE = 2000  # yields of the processor, half a millisecond to two
 
@@ -212,9 +215,14 @@ cdef class Baton:
     cdef long long _lapse(self, Lease *lease, long long now_ns) noexcept nogil:
         """When to take a lease back whose thread is awake. That thread may only be waiting for the
         interpreter lock, which another has for a switch interval: then the loop thread would stand
-        in the same queue, and fill another with what the buffer could have kept."""
+        in the same queue, and fill another with what the buffer could have kept. Under overload
+        what the loop thread reads while the application is still busy with what was read before
+        only costs it time: it could not have it all, and what it has no room for is lost anyway."""
         cdef long long lapse_ns = lease.used_ns + LEASE_NS
-        if lapse_ns <= now_ns < lease.used_ns + PATIENT_LEASE_NS and _has_room(lease.fd):
+        if lapse_ns <= now_ns < lease.used_ns + PATIENT_LEASE_NS and (
+            (now_ns < lease.taken_ns + LEASE_NS and now_ns < lease.dropped_ns + OVERLOAD_NS)
+            or _has_room(lease.fd)
+        ):
             return now_ns + LEASE_NS
         return lapse_ns
 

@@ -231,6 +231,8 @@ cdef class FrameDecoder(_Assembly):
     """As ``reference.FrameDecoder``."""
 
     cdef readonly bint in_step
+    cdef public bint refuses
+    cdef public long long refused_count
     cdef public long long malformed_count
     cdef public long long max_message_bytes
     cdef public long long max_part_count
@@ -323,7 +325,9 @@ cdef class FrameDecoder(_Assembly):
                 self._size_left -= take
                 if self._size_left == 0:
                     message = self._end_body()
-                    if message is not None:
+                    if self.refuses:
+                        self.refused_count += message is not None
+                    elif message is not None:
                         at[0] = position
                         Py_INCREF(message)
                         return <PyObject *>message
@@ -345,6 +349,9 @@ cdef class FrameDecoder(_Assembly):
                         self.filtered_count += 1
                         continue
                     self.message_count += 1
+                    if self.refuses:
+                        self.refused_count += 1
+                        continue
                     at[0] = position
                     return _new_bytes(<const char *>head + 2, <Py_ssize_t>length - 1)
                 position += HEAD_BYTES_MAX if head[0] == SHORT_FRAME_LIMIT else 2
@@ -389,7 +396,9 @@ cdef class FrameDecoder(_Assembly):
             if length <= <uint64_t>(end - position):
                 message = self._end_frame(data + position, <Py_ssize_t>length)
                 position += <Py_ssize_t>length
-                if message is not None:
+                if self.refuses:
+                    self.refused_count += message is not None
+                elif message is not None:
                     at[0] = position
                     Py_INCREF(message)
                     return <PyObject *>message

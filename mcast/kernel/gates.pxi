@@ -296,6 +296,7 @@ cdef class Inbox:
         cdef Py_ssize_t at, wanted
         cdef object first
         if self._count == 0 and self._intake is not None and self._intake._has_more():
+            self._intake._note_taken()
             self._intake._decode_some(limit, taken)  # which is empty
         while self._count and PyList_GET_SIZE(taken) < limit:
             self._step()
@@ -364,6 +365,8 @@ cdef class Inbox:
         if self._at >= PyList_GET_SIZE(self._head):
             self._head = self._chunks.popleft()
             self._at = 0
+            if self._intake is not None:
+                self._intake._note_taken()
             if self._head is self._tail:
                 self._tail = None
         return 0

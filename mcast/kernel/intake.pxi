@@ -123,6 +123,7 @@ cdef class Intake(_Source):
         cdef Py_ssize_t length, begin, start, end
         cdef Py_ssize_t segment_bytes
         cdef bint is_held_up
+        cdef long long dropped
         is_lazy = is_lazy and self._inbox._intake is self  # else nobody would ask for it
         self._settle()
         self.size_bytes = 0
@@ -132,6 +133,7 @@ cdef class Intake(_Source):
             self._fd, LARGE_READS if self._was_large else reader._batch_count
         )
         leftovers, self._odd = self._odd, None
+        dropped = reader._overflow
         is_held_up = leftovers is not None
         for index in range(count):
             length = reader._datagram(self._fd, index, &segment_bytes)
@@ -140,27 +142,31 @@ cdef class Intake(_Source):
             self.size_bytes += length
             self._is_kept = False
             begin = 0
-            while begin < length:
-                end = length if self._spare is None else self._next_loss(begin, length, segment_bytes)
-                if begin < end:
-                    start = begin
-                    if not is_held_up:
-                        start = self._take(now_ns, index, begin, end, segment_bytes, is_lazy)
+            try:
+                while begin < length:
+                    end = length if self._spare is None else self._next_loss(begin, length, segment_bytes)
+                    if begin < end:
+                        start = begin
+                        if not is_held_up:
+                            start = self._take(now_ns, index, begin, end, segment_bytes, is_lazy)
+                            if start >= 0:
+                                is_held_up = end <= start + 4 or self._is_data(index, start)
                         if start >= 0:
-                            is_held_up = end <= start + 4 or self._is_data(index, start)
-                    if start >= 0:
-                        if leftovers is None:
-                            leftovers = []
-                        view = reader._view(index, length)
-                        if self._spare is not None:
-                            view = view[begin:end]
-                            start -= begin
-                        leftovers.append((reader._source(index), view, segment_bytes, start))
-                begin = end
-                if end < length:  # this one is lost
-                    begin += segment_bytes
-            if self._is_kept:
-                reader._give(index)
+                            if leftovers is None:
+                                leftovers = []
+                            view = reader._view(index, length)
+                            if self._spare is not None:
+                                view = view[begin:end]
+                                start -= begin
+                            leftovers.append((reader._source(index), view, segment_bytes, start))
+                    begin = end
+                    if end < length:  # this one is lost
+                        begin += segment_bytes
+            finally:
+                if self._is_kept:
+                    reader._give(index)
+        if reader._overflow != dropped and self._lease != NULL:
+            self._lease.dropped_ns = now_ns
         self._was_large = count > 0 and self.size_bytes >= count * LARGE_BYTES
         return [] if leftovers is None else leftovers
 
@@ -188,7 +194,7 @@ cdef class Intake(_Source):
         cdef FrameDecoder decoder
         cdef PyObject *found
         cdef list messages = None
-        cdef long long odd_count, first
+        cdef long long odd_count, refused_count, first
         cdef Py_ssize_t start = begin
         if end - begin < HEADER_BYTES:
             return begin
@@ -201,16 +207,23 @@ cdef class Intake(_Source):
         slots = <ReceiveSlots>found
         decoder = slots.decoder
         odd_count = decoder.too_long_count + decoder.malformed_count
+        refused_count = decoder.refused_count
         first = slots.undecoded
         if is_lazy:
             start += self._hold(slots, index, begin, end, segment_bytes)
         else:
             messages = []
         if start < end:
-            start = slots._absorb(
-                data, end, start, segment_bytes, messages, slab, 0 if self._is_kept else WORTH_BYTES
-            )
-            self._is_kept |= slots._has_kept
+            decoder.refuses = messages is not None and self._inbox._count >= self._inbox.limit
+            self._is_decoding = True  # see ``_decode_some``
+            try:
+                start = slots._absorb(
+                    data, end, start, segment_bytes, messages, slab,
+                    0 if self._is_kept else WORTH_BYTES,
+                )
+            finally:
+                decoder.refuses = self._is_decoding = False
+                self._is_kept |= slots._has_kept
         if slots.undecoded < slots.next:
             if is_lazy:
                 messages = []
@@ -218,8 +231,9 @@ cdef class Intake(_Source):
             if not slots._is_listed:
                 self._list(slots)
         if messages is not None:
-            if self._inbox._count + PyList_GET_SIZE(messages) > self._inbox.limit:
-                self._overrun(self._key, messages, first, slots.undecoded - 1)
+            refused_count = decoder.refused_count - refused_count
+            if refused_count or self._inbox._count + PyList_GET_SIZE(messages) > self._inbox.limit:
+                self._overrun(self._key, messages, refused_count, first, slots.undecoded - 1)
             else:
                 self._inbox._put(messages)
         if start > begin:
@@ -236,11 +250,15 @@ cdef class Intake(_Source):
         cdef Py_ssize_t room = self._inbox.limit - self._inbox._count
         if self._is_on_hold or self._held_count:
             return 0
-        if slots.stored_bytes > slots.limit_bytes // 2:
-            room = PY_SSIZE_T_MAX
-        elif self._inbox._intake is self or room < min(LEAST_ROOM, self._inbox.limit):
-            return 0
-        slots.release(messages, room)
+        if self._inbox._intake is self or room < min(LEAST_ROOM, self._inbox.limit):
+            room = 0
+        self._is_decoding = True
+        try:
+            if room:
+                slots.release(messages, room)
+            slots._refuse(slots.limit_bytes // 2)
+        finally:
+            self._is_decoding = False
         return 0
 
     cdef int _list(self, ReceiveSlots slots) except -1:
@@ -407,6 +425,7 @@ cdef class Intake(_Source):
 
     cdef int _show(self) except -1:
         cdef list messages = []
+        self._note_taken()
         self._decode_some(SHOWN_COUNT, messages)
         self._inbox._put(messages)
         return 0

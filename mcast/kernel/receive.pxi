@@ -320,6 +320,25 @@ cdef class ReceiveSlots:
             self._decode_entry(entry, PY_SSIZE_T_MAX, out)
         return None
 
+    def refuse(self, long long limit_bytes):
+        """As ``reference.ReceiveSlots.refuse``."""
+        return self._refuse(limit_bytes)
+
+    cdef long long _refuse(self, long long limit_bytes) except -1:
+        cdef FrameDecoder decoder = self.decoder
+        cdef long long before = decoder.refused_count
+        cdef Entry *entry
+        decoder.refuses = True
+        try:
+            while self.stored_bytes > limit_bytes and self.undecoded < self.next:
+                entry = self._entry(self.undecoded)
+                if entry.packet[5]:
+                    break
+                self._decode_entry(entry, PY_SSIZE_T_MAX, None)
+        finally:
+            decoder.refuses = False
+        return decoder.refused_count - before
+
     cdef Py_ssize_t _decode_entry(self, Entry *entry, Py_ssize_t limit, list out) except -1:
         """Decode up to ``limit`` messages of the packet ``undecoded``, which is gone when that was
         all of it; how many there were."""

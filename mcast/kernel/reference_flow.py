@@ -239,6 +239,10 @@ class StreamIntake:
     def ring(self) -> None:
         """Have a thread that is asleep in ``wait`` look again. For any thread."""
 
+    def hand_back(self) -> None:
+        """Somebody waits in another way: unless a thread is in ``wait``, the loop thread is to read
+        from now on. For any thread."""
+
     def close(self) -> None:
         """Let go of the descriptor; nobody may be about to call ``read``."""
         self.is_open = False

@@ -104,6 +104,8 @@ class FrameDecoder:
         "max_message_bytes",
         "max_part_count",
         "message_count",
+        "refused_count",
+        "refuses",
         "too_long_count",
         "topic_filter",
     )
@@ -121,7 +123,10 @@ class FrameDecoder:
         self.max_message_bytes = max_message_bytes
         self.max_part_count = max_part_count
         self.message_count = 0
-        """Messages appended to an ``out`` list."""
+        """Messages appended to an ``out`` list, or refused."""
+        self.refuses = False
+        """While true, messages are counted instead of appended."""
+        self.refused_count = 0
         self.filtered_count = 0
         """Messages that no subscription asked for."""
         self.malformed_count = 0
@@ -236,7 +241,10 @@ class FrameDecoder:
             self.filtered_count += 1
         else:
             self.message_count += 1
-            out.append(self._parts[0] if len(self._parts) == 1 else tuple(self._parts))
+            if self.refuses:
+                self.refused_count += 1
+            else:
+                out.append(self._parts[0] if len(self._parts) == 1 else tuple(self._parts))
         self._start_message()
 
     def _start_message(self) -> None:

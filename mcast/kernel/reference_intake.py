@@ -10,7 +10,6 @@ time later (``due_ns``), for many packets at once.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Protocol
@@ -66,7 +65,7 @@ class Intake:
         lock: Lock,
         baton: Baton,
         rest: Callable[[int, list[Leftover]], None],
-        overrun: Callable[[bytes, list[Message], int, int], None],
+        overrun: Callable[[bytes, list[Message], int, int, int], None],
         settled: Callable[[], int],
         share: Callable[[], None],
         driver: Driver | None = None,
@@ -77,8 +76,9 @@ class Intake:
         ``rest`` takes what ``wait`` could not deal with, the lock held, and ``settled`` is called
         when the lock is free again; it tells when ``rest`` is to be called the next time, perhaps
         with nothing, by whoever waits then: a millisecond later the loop does its owner's work.
-        ``overrun`` gets messages for which the inbox has no room, with the numbers of the packets
-        they came in. ``share`` is called by whoever has waited, for those who wait otherwise.
+        ``overrun`` gets messages for which the inbox has no room, how many more were counted and
+        not made, since it was full, and the numbers of the packets they came in. ``share`` is
+        called by whoever has waited, for those who wait otherwise.
         ``spare``, for tests, says how many packets pass until the next is dropped.
         """
         del lock, baton, rest, settled, share, driver  # only the compiled ``wait`` asks for them
@@ -160,13 +160,17 @@ class Intake:
         odd_count = decoder.too_long_count + decoder.malformed_count
         first = slots.undecoded
         messages: list[Message] = []
+        refused_count = decoder.refused_count
+        decoder.refuses = len(self._inbox) >= self._inbox.limit
         start = slots.absorb(data, 0, segment_bytes, messages)
+        decoder.refuses = False
         if start:
             slots.heard_ns = now_ns
         if slots.ready_count:
             self._release(slots, messages)
-        if len(self._inbox) + len(messages) > self._inbox.limit:
-            self._overrun(key, messages, first, slots.undecoded - 1)
+        refused_count = decoder.refused_count - refused_count
+        if refused_count or len(self._inbox) + len(messages) > self._inbox.limit:
+            self._overrun(key, messages, refused_count, first, slots.undecoded - 1)
         elif messages:
             self._inbox.put(messages)
         if slots.has_news or slots.ready_count:
@@ -184,12 +188,10 @@ class Intake:
         room = self._inbox.limit - len(self._inbox)
         if self.hold:
             return
-        if slots.stored_bytes > slots.limit_bytes // 2:
-            room = sys.maxsize
-        elif room < min(_LEAST_ROOM, self._inbox.limit):
-            return
         # What carries options is not here: such a stream is not among those given.
-        slots.release(messages, room)
+        if room >= min(_LEAST_ROOM, self._inbox.limit):
+            slots.release(messages, room)
+        slots.refuse(slots.limit_bytes // 2)
 
     def wait(self, timeout_ns: int) -> bool | None:
         """Wait until the inbox may have something: True, or False if ``timeout_ns`` ran out first.
@@ -220,6 +222,10 @@ class Intake:
 
     def ring(self) -> None:
         """Have a thread that is asleep in ``wait`` look again. For any thread."""
+
+    def hand_back(self) -> None:
+        """Somebody waits in another way: unless a thread is in ``wait``, the loop thread is to read
+        from now on. For any thread."""
 
     def close(self) -> None:
         """Let go of the descriptor; nobody may be about to call ``read``."""

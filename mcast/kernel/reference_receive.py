@@ -264,6 +264,22 @@ class ReceiveSlots:
             self.decoder.decode(memoryview(packet)[_DATA_HEADER_BYTES:], out)
         return None
 
+    def refuse(self, limit_bytes: int) -> int:
+        """Count the messages of what is ready, oldest first, until no more than ``limit_bytes`` are
+        held or one with options is next; how many messages are gone with it."""
+        decoder = self.decoder
+        before = decoder.refused_count
+        decoder.refuses = True
+        while self.stored_bytes > limit_bytes and self.undecoded < self.next:
+            packet = self._store[self.undecoded]
+            if packet[5]:
+                break
+            self._drop(self.undecoded)
+            self.undecoded += 1
+            decoder.decode(memoryview(packet)[_DATA_HEADER_BYTES:], [])
+        decoder.refuses = False
+        return decoder.refused_count - before
+
     def skip_to(self, sqn: int) -> None:
         """Give up what is missing below ``sqn``, and what is held there: the decoder is out of
         step, and goes on with ``sqn`` or what follows."""

@@ -122,6 +122,7 @@ cdef class TransmitSlots:
         """As ``reference.TransmitSlots.repair_run``."""
         cdef list numbers = list(sqns)
         cdef long long sqn
+        cdef Py_ssize_t index
         cdef uint32_t length
         cdef uint32_t segment_bytes = 0
         cdef Py_ssize_t count = 0
@@ -142,7 +143,8 @@ cdef class TransmitSlots:
             return None
         cdef bytes run = PyBytes_FromStringAndSize(NULL, size)
         cdef uint8_t *packet = <uint8_t *>PyBytes_AS_STRING(run)
-        for sqn in numbers[:count]:
+        for index in range(count):  # makes no object: nobody else sends until all is copied
+            sqn = numbers[index]
             length = self._lengths[sqn % self._slot_count]
             memcpy(packet, self._block.data + (sqn % self._slot_count) * self._slot_bytes, length)
             packet[4] = RDATA

@@ -97,6 +97,12 @@ cdef class _Source:
         if self._lease != NULL and self._lease.is_asleep and self._bell_fd >= 0:
             write(self._bell_fd, &one, sizeof(one))
 
+    def hand_back(self):
+        """As ``reference.Intake.hand_back``."""
+        if self._lease != NULL and self._lease.is_lent and not self._is_led:
+            self._lease.used_ns = 0
+            self._baton.wake()
+
     def close(self):
         """As ``reference.Intake.close``."""
         self.is_open = False
@@ -116,6 +122,12 @@ cdef class _Source:
     cdef inline bint _has_more(self) noexcept:
         """Whether whoever asks may get more than what is in the inbox."""
         return self._held_count > 0 or (self._ready_count > 0 and not self._is_on_hold)
+
+    @cython.final
+    cdef inline void _note_taken(self) noexcept:
+        """The application is at it."""
+        if self._lease != NULL and self._lease.is_lent:
+            self._lease.taken_ns = _now()
 
     # Of each kind.
 
@@ -229,7 +241,7 @@ cdef class _Source:
                 woken_ns = _now()
                 slept_ns = woken_ns - lease.used_ns
                 lease.used_ns = woken_ns
-            lease.is_asleep = 0
+                lease.is_asleep = 0
             if slept_ns > 2 * LEASE_NS:
                 self._baton.wake()  # the loop thread is to look soon whether we stay away
             if count < 0:

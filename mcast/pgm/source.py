@@ -141,6 +141,8 @@ class Source:
         self._is_attended = False
         self._attend_ivl_ns = _NEVER
         self._spm_trail = options.initial_sqn
+        self.is_held_up = False
+        """The system takes nothing: no repair is made until it does."""
         self.asked_ns = 0
         """When a NAK last asked for something; closing waits for some quiet after it."""
 
@@ -441,12 +443,14 @@ class Source:
 
     def _emit_repairs(self, now_ns: int) -> None:
         self._repairs.forget_below(self._slots.trail)
-        for _ in range(_REPAIR_RUNS_PER_TURN):
+        for _ in range(0 if self.is_held_up else _REPAIR_RUNS_PER_TURN):
             sqns = self._repairs.next_run(now_ns, self._run_packets)
             if not sqns:
                 break
             run = self._slots.repair_run(sqns)
-            assert run is not None  # numbers below the trail were forgotten
+            if run is None:  # the gate, which may send without the lock, has moved the trail on
+                self._repairs.forget_below(self._slots.trail)
+                continue
             packets, segment_bytes = run
             sent_count = -(-len(packets) // segment_bytes)
             cost_bytes = len(packets) + sent_count * _UDP_IP_BYTES

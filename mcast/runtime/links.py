@@ -488,7 +488,7 @@ class MulticastLink:
         assert self._queue is not None
         size_bytes = 0
         factor = _CONTENDED_FACTOR if self._loop.baton.waited_ns >= _CONTENDED_NS else 1
-        for _ in range(_READS_PER_TURN * factor):
+        for count in range(1, _READS_PER_TURN * _CONTENDED_FACTOR + 1):
             with self._lock:
                 if self._stage is not _Stage.OPEN:
                     return  # who joins again at once must hear nothing twice
@@ -502,7 +502,10 @@ class MulticastLink:
                     self._take_rest(now_ns, rest)
             self._queue.waiters.wake()
             size_bytes += intake.size_bytes
-            if not intake.size_bytes or size_bytes >= _BYTES_PER_TURN * factor:
+            if rest:
+                factor = 1  # this is slow, and whoever sends may make it so
+            is_over = count >= _READS_PER_TURN * factor or size_bytes >= _BYTES_PER_TURN * factor
+            if is_over or not intake.size_bytes:
                 break
 
     def _take_rest(self, now_ns: int, rest: list[Leftover]) -> None:
@@ -544,10 +547,16 @@ class MulticastLink:
 
             self._loop.call(fail, self)
 
-    def _overrun(self, key: bytes, messages: list[Message], first: int, last: int) -> None:
-        """Messages that do not all fit the queue. Under the lock, by whoever reads."""
+    def _overrun(
+        self, key: bytes, messages: list[Message], refused_count: int, first: int, last: int
+    ) -> None:
+        """Messages that do not all fit the queue, and some that were not even made. Under the
+        lock, by whoever reads."""
         assert self._queue is not None
-        self._queue.put([Messages(self._engine.name_of(key), messages, first, last)])
+        name = self._engine.name_of(key)
+        self._queue.put([Messages(name, messages, first, last)])
+        if refused_count:
+            self._queue.refuse(name, first, last, refused_count)
 
     def _settled(self) -> int:
         """A thread of the application has read, and the engine's timers may have moved.
@@ -646,6 +655,8 @@ class MulticastLink:
                 if self._engine.source is not None:
                     self._engine.source.disarm()  # see _is_held_up
                 break
+        if self._engine.source is not None:
+            self._engine.source.is_held_up = bool(self._backlog)
         self._watch_writable(bool(self._backlog))
 
     _watching = False

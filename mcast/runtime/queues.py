@@ -46,6 +46,8 @@ class Waiters:
         self._is_closed = False
         self.bell: Callable[[], None] | None = None
         """Rung with each wake-up, for a thread that waits in another way."""
+        self.joined: Callable[[], None] | None = None
+        """Called with whoever begins to wait."""
 
     def wake(self) -> None:
         """Call everybody who waits, once."""
@@ -68,6 +70,8 @@ class Waiters:
         """Have ``callback`` called at the next wake-up, in the waking thread; it must not block."""
         with self._mutex:
             self._callbacks.append(callback)
+        if self.joined is not None:
+            self.joined()
 
     def discard(self, callback: Callable[[], None]) -> None:
         """Forget ``callback`` if it was not called yet."""
@@ -246,8 +250,12 @@ class ReceiveQueue:
         if messages:
             self.inbox.put(messages)
         if refused > 0:
-            self.refused_count += refused
-            self._put_loss(Lost(batch.tsi, batch.first, batch.last, refused, LossReason.APP_HWM))
+            self.refuse(batch.tsi, batch.first, batch.last, refused)
+
+    def refuse(self, tsi: str, first: int, last: int, count: int) -> None:
+        """Report that so many messages in these packets found no room."""
+        self.refused_count += count
+        self._put_loss(Lost(tsi, first, last, count, LossReason.APP_HWM))
 
     def _put_loss(self, lost: Lost) -> None:
         if self.raises_on_loss:

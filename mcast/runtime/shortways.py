@@ -156,6 +156,7 @@ class ShortWays:
         if (intake := connection.intake) is not None:
             inbox.intake = intake
             peers.readable.bell = intake.ring
+            peers.readable.joined = intake.hand_back
 
     def leave(self, now_ns: int) -> None:
         """Close them; what is under way goes on the long way."""
@@ -175,7 +176,7 @@ class ShortWays:
         connection.close_intake(now_ns)
         if self._inbox is not None:
             self._inbox.intake = None
-        self._peers.readable.bell = None
+        self._peers.readable.bell = self._peers.readable.joined = None
 
     @property
     def due_ns(self) -> int:

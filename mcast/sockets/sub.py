@@ -237,6 +237,7 @@ class Sub(Socket):
         intake = links[0].intake if len(links) == 1 and self._peers is None else None
         before, self._queue.inbox.intake = self._queue.inbox.intake, intake
         self._queue.waiters.bell = intake.ring if intake is not None else None
+        self._queue.waiters.joined = intake.hand_back if intake is not None else None
         if before is not None and before is not intake:
             before.ring()  # whoever waits there waits for all of them now
 

@@ -326,6 +326,8 @@ def decode_program(dice: Dice) -> Program:
             tsdu = dice.randbytes(dice.randrange(40))
         if kind == 7:
             program.append(("limits", *some_limits(dice)))
+        if kind == 8:
+            program.append(("refuse", dice.randrange(2) == 0))
         program.append(("decode", tsdu))
     return program
 
@@ -347,6 +349,8 @@ def decode_run(kernel: Kernel, program: Program) -> Iterator[object]:
             decoder.topic_filter = kernel.TopicFilter(step[1])
         elif step[0] == "limits":
             decoder.max_message_bytes, decoder.max_part_count = step[1:]
+        elif step[0] == "refuse":
+            decoder.refuses = step[1]
         yield out, *decoder_state(decoder)
 
 
@@ -356,6 +360,7 @@ def decoder_state(decoder: Any) -> tuple[object, ...]:
         decoder.filtered_count,
         decoder.malformed_count,
         decoder.too_long_count,
+        (bool(decoder.refuses), decoder.refused_count),
         bool(decoder.in_step),
         bool(decoder.is_partial),
         (decoder.max_message_bytes, decoder.max_part_count),
@@ -388,6 +393,8 @@ def receive_program(dice: Dice) -> Program:
             program.append(("store", first_number + ahead, packet))
         elif kind < 13:
             program.append(("release", dice.choice((0, 1, 20, 1000))))
+            if dice.randrange(4) == 0:
+                program.append(("refuse", dice.choice((0, 100, 2000))))
         elif kind == 13:
             program.append(("skip_to", dice.choice((0, 1, 2, 3, 3, 70_000))))
         elif kind == 14:
@@ -415,6 +422,8 @@ def receive_run(kernel: Kernel, program: Program) -> Iterator[object]:
                 result = outcome(slots.store, number, packet)
             case ("release", limit):
                 result = outcome(slots.release, out, limit)
+            case ("refuse", limit_bytes):
+                result = slots.refuse(limit_bytes)
             case ("skip_to", delta):
                 slots.skip_to(slots.next + delta)
             case ("reach", delta):
@@ -738,6 +747,7 @@ def intake_run(kernel: Kernel, program: Program) -> Iterator[object]:
             dropped = intake.dropped_count, intake.overflow_count, bool(intake.hold)
             yield result, seen, window_state(slots), intake.due_ns, dropped, list(refused)
         intake.ring()
+        intake.hand_back()
         intake.close()
         assert not intake.is_open
 
@@ -1278,6 +1288,7 @@ def flow_run(kernel: Kernel, program: Program) -> Iterator[object]:
         gate.leave()
         intake.settle()
         intake.ring()
+        intake.hand_back()
         intake.close()
         assert not intake.is_open
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 
@@ -16,6 +16,7 @@ from mcast.kernel import (
     FrameDecoder,
     Inbox,
     Intake,
+    Message,
     ReceiveSlots,
     TopicFilter,
     TransmitSlots,
@@ -41,6 +42,8 @@ class Path:
         self.slots = ReceiveSlots(TSI, PORT, FrameDecoder(TopicFilter([b""]), 1 << 20, 4), 0)
         self.inbox = Inbox()
         self.inbox.limit = 1 << 20
+        self.refused_count = 0
+        self.interrupt: Callable[[], None] | None = None
         self.intake = Intake(
             receiver.fileno(),
             self.inbox,
@@ -48,13 +51,22 @@ class Path:
             lock=threading.Lock(),
             baton=Baton(epoll.fileno()),
             rest=lambda *_: None,
-            overrun=lambda *_: None,
+            overrun=self._overrun,
             settled=lambda: NEVER,
             share=lambda: None,
         )
         self._to = packed_sockaddr(LOOPBACK, receiver.getsockname()[1], 0)
         self._fd = sender.fileno()
         self._writer = UdpWriter()
+
+    def _overrun(
+        self, _: bytes, messages: list[Message], refused_count: int, first: int, last: int
+    ) -> None:
+        del first, last
+        if self.interrupt is not None:
+            self.interrupt()
+        self.refused_count += refused_count
+        self.inbox.put(messages)
 
     def runs(self) -> Iterator[Run]:
         """Runs of 40 full packets, one after the other."""
@@ -130,3 +142,52 @@ def test_nothing_is_released_while_the_owner_is_at_it(path: Path) -> None:
     got = taken(path)
     assert got == path.sent[: len(got)]
     assert len(path.sent) - len(got) <= 1
+
+
+def test_an_exception_on_the_way_leaves_what_is_kept_alone(
+    path: Path,
+) -> None:
+    """As from a signal handler, where a full inbox is reported."""
+    runs = path.runs()
+    (data, size), later = islice(runs, 2)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path.interrupt = interrupt
+    path.inbox.limit = 0
+    with pytest.raises(KeyboardInterrupt):
+        path.deliver((data[:size] + data[3 * size :], size))
+    path.interrupt = None
+    path.inbox.limit = 1 << 20
+    path.deliver(later)
+    path.deliver((data[size : 3 * size], size))
+    got = taken(path)
+    assert got == [message for message in path.sent if message in got]
+    assert len(got) >= len(path.sent) - 4
+
+
+def test_a_full_inbox_refuses_messages_without_making_them(path: Path) -> None:
+    path.inbox.limit = 0
+    for run in islice(path.runs(), 3):
+        path.deliver(run)
+    assert path.inbox.put_count == 0
+    assert len(path.sent) - 1 <= path.refused_count <= len(path.sent)
+    assert path.slots.ready_count == 0
+
+
+def test_what_is_ready_beyond_half_of_the_window_is_refused_oldest_first(path: Path) -> None:
+    missing, *early = islice(path.runs(), 6)
+    path.inbox.intake = path.intake  # compiled, what is ready stays in the window until it is asked
+    for run in early:
+        path.deliver(run)
+    path.slots.limit_bytes = path.slots.stored_bytes
+    path.inbox.limit = 10
+    path.deliver(missing)
+    assert 0 < path.refused_count < len(path.sent) // 2
+    assert path.slots.stored_bytes <= path.slots.limit_bytes // 2
+    got = taken(path)
+    places = [path.sent.index(message) for message in got]  # type: ignore[arg-type]
+    jumps = [there - here - 1 for here, there in pairwise(places) if there != here + 1]
+    assert jumps == [path.refused_count]
+    assert len(path.sent) - 1 <= len(got) + path.refused_count <= len(path.sent)

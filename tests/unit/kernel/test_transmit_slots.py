@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 from collections.abc import Iterator
@@ -49,6 +50,41 @@ def taken_runs(
 def header(packet: bytes) -> dict[str, int]:
     names = ("kind", "options", "checksum", "tsdu_bytes", "sqn", "trail", "offset")
     return dict(zip(names, struct.unpack(">4xBBH6xHIIH", packet[:26]), strict=True))
+
+
+@pytest.mark.skipif(kernel.NAME != "native", reason="Python may be interrupted anywhere")
+@pytest.mark.parametrize("threshold", range(1, 12))
+def test_what_is_sent_while_a_repair_run_is_made_does_not_get_into_it(threshold: int) -> None:
+    """The garbage collector may run where an object is made, and let a thread in that sends."""
+    slots = kernel.TransmitSlots(TSI, DPORT, 1400, 64, 0)
+    for _ in range(100):
+        slots.append([b"short"])
+        slots.seal()
+        slots.take_run(8)
+    asked = list(range(slots.trail, slots.trail + 20))
+
+    def send(phase: str, _: object) -> None:
+        if phase == "start":
+            gc.callbacks.remove(send)
+            for _number in range(40):
+                slots.append([b"Z" * 1300])
+                slots.seal()
+
+    litter: list[object] = [[] for _ in range(200)]  # no list is to be had without making one
+    gc.collect()
+    litter += [[] for _ in range(200)]
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(send)
+    gc.set_threshold(threshold)
+    try:
+        run = slots.repair_run(asked)
+    finally:
+        gc.set_threshold(*thresholds)
+        if send in gc.callbacks:
+            gc.callbacks.remove(send)
+    if run is not None:  # else the window had moved on before
+        assert b"Z" not in run[0]
+        assert len(run[0]) == 20 * run[1]
 
 
 # --- framing, byte for byte ----------------------------------------------------------------------

@@ -388,6 +388,40 @@ def test_a_nak_is_confirmed_and_repaired_at_once() -> None:
     assert bytes(rdata.body.tsdu) == packets.tsdu(b"m3")  # type: ignore[union-attr]
 
 
+def test_a_packet_that_the_window_drops_while_its_repair_is_made_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when a gate, which sends without the lock, lets the window move on in that moment."""
+    pub = sent_ten()
+    source = pub.engine.source
+    assert source is not None
+    slots, repairs = source._slots, source._repairs
+    next_run = repairs.next_run
+
+    def overtaken(now_ns: int, max_packet_count: int) -> list[int]:
+        run = next_run(now_ns, max_packet_count)
+        if run and slots.trail <= run[0]:
+            slots.advance(run[0] + 1)
+        return run
+
+    monkeypatch.setattr(repairs, "next_run", overtaken)
+    ask(pub, 3, 4)
+    assert rdata_sqns(pub) == []
+    assert len(repairs) == 0
+
+
+def test_no_repair_is_made_while_the_system_takes_nothing() -> None:
+    pub = sent_ten()
+    source = pub.engine.source
+    assert source is not None
+    source.is_held_up = True
+    ask(pub, 3)
+    assert rdata_sqns(pub) == []
+    source.is_held_up = False
+    pub.run(0.01)
+    assert rdata_sqns(pub) == [3]
+
+
 def test_a_list_is_confirmed_by_a_list() -> None:
     pub = sent_ten()
     ask(pub, 1, 2, 7)
