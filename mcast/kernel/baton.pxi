@@ -12,7 +12,7 @@ cdef struct Lease:  # of a descriptor, to a thread that waits for messages
     volatile long long used_ns
     volatile long long due_ns  # when the owner has something to do; whoever reads does it
     volatile long long taken_ns  # when the application last took what had been read before
-    volatile long long dropped_ns  # when the system was last seen to have dropped something
+    volatile long long pressed_ns  # when the system dropped something, or the inbox filled
     uint32_t kept_events  # that the loop thread watches for all the same
 
 
@@ -220,7 +220,7 @@ cdef class Baton:
         only costs it time: it could not have it all, and what it has no room for is lost anyway."""
         cdef long long lapse_ns = lease.used_ns + LEASE_NS
         if lapse_ns <= now_ns < lease.used_ns + PATIENT_LEASE_NS and (
-            (now_ns < lease.taken_ns + LEASE_NS and now_ns < lease.dropped_ns + OVERLOAD_NS)
+            (now_ns < lease.taken_ns + LEASE_NS and now_ns < lease.pressed_ns + OVERLOAD_NS)
             or _has_room(lease.fd)
         ):
             return now_ns + LEASE_NS

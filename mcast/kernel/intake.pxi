@@ -165,8 +165,10 @@ cdef class Intake(_Source):
             finally:
                 if self._is_kept:
                     reader._give(index)
-        if reader._overflow != dropped and self._lease != NULL:
-            self._lease.dropped_ns = now_ns
+        if self._lease != NULL and (
+            reader._overflow != dropped or 2 * self._inbox._count > self._inbox.limit
+        ):
+            self._lease.pressed_ns = now_ns
         self._was_large = count > 0 and self.size_bytes >= count * LARGE_BYTES
         return [] if leftovers is None else leftovers
 
