@@ -8,6 +8,7 @@ cdef enum:
     KEY_BYTES = 24
     NEWS_NS = 500_000
     LEAST_ROOM = 1024
+    STEP_COUNT = 4096  # messages made at once where a window has more than it should keep
     SHOWN_COUNT = 64  # messages decoded at once where somebody asks for one
 
 
@@ -250,15 +251,20 @@ cdef class Intake(_Source):
     cdef int _release_into(self, ReceiveSlots slots, list messages) except -1:
         """Add what is ready, as far as it is to leave the window now; after what is held here."""
         cdef Py_ssize_t room = self._inbox.limit - self._inbox._count
+        cdef long long half_bytes = slots.limit_bytes // 2
+        cdef long long before = -1
         if self._is_on_hold or self._held_count:
             return 0
-        if self._inbox._intake is self or room < min(LEAST_ROOM, self._inbox.limit):
+        if room < min(LEAST_ROOM, self._inbox.limit):
             room = 0
         self._is_decoding = True
         try:
-            if room:
+            if self._inbox._intake is not self:
                 slots.release(messages, room)
-            slots._refuse(slots.limit_bytes // 2)
+            while slots.stored_bytes > half_bytes and slots.undecoded > before:
+                before = slots.undecoded
+                slots.release(messages, min(room, PyList_GET_SIZE(messages) + STEP_COUNT))
+            slots._refuse(half_bytes)
         finally:
             self._is_decoding = False
         return 0
