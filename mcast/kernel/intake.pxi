@@ -167,11 +167,20 @@ cdef class Intake(_Source):
                 if self._is_kept:
                     reader._give(index)
         if self._lease != NULL and (
-            reader._overflow != dropped or 2 * self._inbox._count > self._inbox.limit
+            reader._overflow != dropped
+            # Without a hole: what fills one comes all at once, and repairs are not to wait.
+            or (2 * self._inbox._count > self._inbox.limit and not self._has_hole())
         ):
             self._lease.pressed_ns = now_ns
         self._was_large = count > 0 and self.size_bytes >= count * LARGE_BYTES
         return [] if leftovers is None else leftovers
+
+    cdef bint _has_hole(self) except -1:
+        cdef ReceiveSlots slots
+        for slots in self._streams.values():
+            if slots.hole_count:
+                return True
+        return False
 
     cdef Py_ssize_t _next_loss(
         self, Py_ssize_t begin, Py_ssize_t length, Py_ssize_t segment_bytes

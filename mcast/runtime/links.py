@@ -60,6 +60,8 @@ _CONTENDED_NS: Final = 1_000_000
 """Who waited so long for the interpreter lock makes use of it: the next time is as far away."""
 _CONTENDED_FACTOR: Final = 32
 """Then a turn may be so many times as long: 8 MiB, a switch interval's worth at 13 Gbit/s."""
+_ODD_PER_TURN: Final = 64
+"""But not with more runs than these that the engine has to look at: some milliseconds of work."""
 _QUIET_NS: Final = 250_000_000
 """A closing publisher leaves when nobody has asked for a repair for so long: a lost final SPM is
 made up for by heartbeats within 100 ms, and a lost NAK is repeated within 50 ms, or 200 ms by
@@ -486,7 +488,7 @@ class MulticastLink:
 
     def _read_intake(self, now_ns: int, intake: Intake) -> None:
         assert self._queue is not None
-        size_bytes = 0
+        size_bytes = odd_count = 0
         factor = _CONTENDED_FACTOR if self._loop.baton.waited_ns >= _CONTENDED_NS else 1
         for count in range(1, _READS_PER_TURN * _CONTENDED_FACTOR + 1):
             with self._lock:
@@ -502,8 +504,9 @@ class MulticastLink:
                     self._take_rest(now_ns, rest)
             self._queue.waiters.wake()
             size_bytes += intake.size_bytes
-            if rest:
-                factor = 1  # this is slow, and whoever sends may make it so
+            odd_count += len(rest)
+            if odd_count >= _ODD_PER_TURN:
+                factor = 1  # they are slow, and whoever sends may make it so
             is_over = count >= _READS_PER_TURN * factor or size_bytes >= _BYTES_PER_TURN * factor
             if is_over or not intake.size_bytes:
                 break
