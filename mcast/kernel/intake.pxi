@@ -433,9 +433,10 @@ cdef class Intake(_Source):
     cdef int _drop_held(self) except -1:
         cdef ReceiveSlots slots
         cdef list ready = self._ready
+        cdef list fresh_slabs = [None] * HELD_COUNT, fresh_ready = []
         self._held_count = self._ready_count = 0
-        self._held_slabs = [None] * HELD_COUNT
-        self._ready = []
+        self._held_slabs = fresh_slabs  # made before: making a list may let another thread in here
+        self._ready = fresh_ready
         for slots in ready:
             slots._is_listed = False
         return 0

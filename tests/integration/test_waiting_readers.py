@@ -43,6 +43,29 @@ def test_a_reader_that_waits_needs_no_loop_thread(
         assert turns(ctx) - before < 100
 
 
+def test_who_polls_after_a_recv_need_not_wait_until_the_socket_is_taken_back(
+    pair: tuple[mcast.Pub, mcast.Sub],
+) -> None:
+    pub, sub = pair
+    rounds, slow = 40, 0
+    for _ in range(rounds):
+        pub.send(b"for recv")
+        assert sub.recv(timeout=LIMIT_S) == b"for recv"
+        sent_at: list[float] = []
+
+        def send(sent_at: list[float] = sent_at) -> None:
+            sent_at.append(time.monotonic())
+            pub.send(b"for poll")
+
+        timer = threading.Timer(0.002, send)
+        timer.start()
+        assert sub.poll(LIMIT_S) == mcast.POLLIN
+        slow += time.monotonic() - sent_at[0] > 0.008
+        assert sub.recv(timeout=LIMIT_S) == b"for poll"
+        timer.join()
+    assert slow < rounds // 2
+
+
 def test_a_reader_that_stays_away_finds_everything_in_the_inbox(
     pair: tuple[mcast.Pub, mcast.Sub],
 ) -> None:
