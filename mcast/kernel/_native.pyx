@@ -220,6 +220,7 @@ cdef enum:
     UDP_IP_BYTES = 28
     HUGE_PAGE_BYTES = 1 << 21
     FIRST_BODY_BYTES = 2048  # a body that goes on in the next packet is longer than most of one
+    SECOND_BODY_BYTES = 16384  # and one that was not over then may be much longer
 
 cdef uint32_t HALF_SPACE = 0x8000_0000u
 

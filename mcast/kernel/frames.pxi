@@ -208,8 +208,12 @@ cdef class _Assembly:
 
     @cython.final
     cdef int _make_room(self, long long size) except -1:
-        cdef long long room = max(2 * self._body_room, self._body_bytes + size, FIRST_BODY_BYTES)
-        room = min(room, self._body_size)
+        cdef long long room = FIRST_BODY_BYTES
+        if self._body_room == FIRST_BODY_BYTES:
+            room = SECOND_BODY_BYTES
+        elif self._body_room:
+            room = 2 * self._body_room
+        room = min(max(room, self._body_bytes + size), self._body_size)
         if self._body == NULL:
             self._body = _new_bytes(NULL, <Py_ssize_t>room)
         else:

@@ -52,6 +52,10 @@ _OVERTAKING_NS: Final = 100_000_000
 _PAUSES_MISSED: Final = 3
 _LONGEST_PAUSE_NS: Final = 30_000_000_000
 """What a source makes between two SPMs is not believed to be longer (libzmq's is 30 s)."""
+_EVIDENCE_NS: Final = 10_000_000
+"""Evidence that may have been held up on the way is spread over so long: that comes all at once,
+and a source that begins sends another SPM after 20 ms (libzmq: 100 ms)."""
+_SPMS_KNOWN: Final = (1 << 64) - 1
 _SPREAD_NAKS: Final = 16
 """NAKs over which a request is spread when the source confirms more than it repairs."""
 _NO_WINDOW: Final = (0, 0x8000_0000)  # trail and lead of an SPM that says nothing (section 8.1)
@@ -132,6 +136,9 @@ class Receiver:
         """Reported quiet, and not heard since."""
         self._restart_evidence = 0
         self._evidence_sqn: int | None = None
+        self._evidence_ns = now_ns
+        self._spms_seen = _SPMS_KNOWN
+        """Bit n: the SPM n before the newest has come. Those before the first count as seen."""
         self._settled_lead = self._marked_lead = first_sqn - 1
         self._marked_ns = now_ns
         self._suspect_sqn: int | None = None
@@ -320,9 +327,14 @@ class Receiver:
             if is_late and spm_sqn != self._evidence_sqn:
                 # A chain that does not rise begins anew: reordered, or a forged one led it.
                 rises = self._evidence_sqn is not None and spm_sqn > self._evidence_sqn
-                self._restart_evidence = self._restart_evidence + 1 if rises else 1
+                if not rises:
+                    self._restart_evidence, self._evidence_ns = 0, now_ns
+                self._restart_evidence += 1
                 self._evidence_sqn = spm_sqn
-            if self._restart_evidence >= _RESTART_EVIDENCE:
+            age = self._spm_sqn - spm_sqn
+            may_be_held_up = 0 <= age < 64 and not self._spms_seen >> age & 1
+            has_time = not may_be_held_up or now_ns - self._evidence_ns >= _EVIDENCE_NS
+            if self._restart_evidence >= _RESTART_EVIDENCE and has_time:
                 self._restart(now_ns, body)
                 return
         elif spm_sqn > self._spm_sqn:
@@ -332,6 +344,8 @@ class Receiver:
                 pause_ns = min(now_ns - self._spm_ns, _LONGEST_PAUSE_NS)
                 self._quiet_ns = max(self._quiet_ns, _PAUSES_MISSED * pause_ns)
             self._spm_ns = now_ns
+            missed = min(spm_sqn - self._spm_sqn, 64)
+            self._spms_seen = (self._spms_seen << missed | 1) & _SPMS_KNOWN
         if spm_sqn <= self._spm_sqn:
             self._counters.spms_stale += 1
             return

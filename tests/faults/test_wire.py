@@ -187,7 +187,13 @@ def test_snooping_with_a_querier_keeps_the_group_and_without_one_floods() -> Non
     with_querier_s, without_s = times(4, 300), 4
     with Lab(2, snooping=True) as lab:
         bridge = "/sys/devices/virtual/net/sw/bridge/"
-        settings = {"query_interval": 50, "membership_interval": 150, "querier": 1}
+        settings = {
+            "query_interval": 50,
+            "query_response_interval": 20,
+            "startup_query_interval": 50,  # the kernel makes a second of each
+            "membership_interval": 150,
+            "querier": 1,
+        }
         words = "".join(f"echo {v} > {bridge}multicast_{k};" for k, v in settings.items())
         _in_bridge(lab, words)
 

@@ -14,6 +14,7 @@ from tests.support.figures import figure
 FOUND = {
     416: "SPMs that a shorter path overtook passed for a restart",
     1795485471441: "an SPM whose trail ended the stream ended it twice",
+    30019079: "SPMs that were held up and came all at once passed for a restart",
     1795792445448: "repairs that found no room in a small window made the source seem slow",
     1795485475617: "a repair began an expired stream anew, behind where it had been",
     957915686367: "the end of a message given up before was held against the proof after it",

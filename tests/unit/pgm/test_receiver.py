@@ -946,7 +946,7 @@ def test_a_restart_is_an_event_and_the_streams_are_not_spliced() -> None:
     sub = joined()
     for n in range(10):
         sub.hear(odata(n, f"old{n}"))
-    sub.hear(spm(40, 0, 9), odata(11, "old11", trail=0))
+    sub.hear(spm(100, 0, 9), odata(11, "old11", trail=0))
     sub.run(0.2)  # no process starts faster
     # The new one's data carry numbers that the old one used.
     sub.hear(spm(0, 0, -1), spm(1, 0, -1), spm(2, 0, -1), odata(0, "new0"), odata(1, "new1"))
@@ -1006,7 +1006,7 @@ def test_a_phantom_lead_is_denied_by_the_sources_own_spms() -> None:
 
 def test_what_was_early_before_a_restart_is_delivered_before_it() -> None:
     sub = joined()
-    sub.hear(odata(0, "a"), odata(2, "c", trail=0), spm(9, 0, 2))
+    sub.hear(odata(0, "a"), odata(2, "c", trail=0), spm(100, 0, 2))
     sub.run(0.2)  # no process starts faster
     sub.hear(*[spm(n, 0, -1) for n in (0, 1, 2)])
     assert sub.stream[:3] == [b"a", lost(1, 1, LossReason.DISCONTINUITY), b"c"]
@@ -1015,7 +1015,7 @@ def test_what_was_early_before_a_restart_is_delivered_before_it() -> None:
 
 def test_a_restart_is_seen_after_the_end_too() -> None:
     sub = joined()
-    sub.hear(odata(0, "a"), spm(9, 0, 0, option(OptionType.FIN)))
+    sub.hear(odata(0, "a"), spm(100, 0, 0, option(OptionType.FIN)))
     sub.run(0.2)  # no process starts faster
     sub.hear(*[spm(n, 0, -1) for n in (0, 1, 2)], odata(0, "b"))
     left, restarted = sub.events
@@ -1026,7 +1026,7 @@ def test_a_restart_is_seen_after_the_end_too() -> None:
 
 def test_counts_go_on_across_a_restart() -> None:
     sub = joined()
-    sub.hear(odata(0, "a"), spm(9, 0, 0))
+    sub.hear(odata(0, "a"), spm(100, 0, 0))
     sub.run(0.2)  # no process starts faster
     sub.hear(*[spm(n, 0, -1) for n in (0, 1, 2)], odata(0, "b"))
     assert sub.stats["data_received"] == sub.stats["messages_received"] == 2
@@ -1035,7 +1035,7 @@ def test_counts_go_on_across_a_restart() -> None:
 def test_a_half_message_does_not_survive_a_restart() -> None:
     sub = joined()
     long = packets.frame(b"x" * 50)
-    sub.hear(data(0, b"\0\0" + long[:30]), spm(9, 0, 0))
+    sub.hear(data(0, b"\0\0" + long[:30]), spm(100, 0, 0))
     sub.run(0.2)  # no process starts faster
     sub.hear(*[spm(n, 0, -1) for n in (0, 1, 2)])
     sub.hear(data(0, b"\xff\xff" + long[30:]), odata(1, "ok"))
@@ -1060,6 +1060,21 @@ def test_spms_of_a_slower_path_in_their_order_are_no_restart() -> None:
     sub.hear(*[spm(n, 0, -1) for n in range(4, 8)], odata(1, "b"))
     assert sub.stream == [b"a", b"b"]
     assert sub.stats["spms_stale"] == 4
+
+
+def test_spms_that_were_held_up_together_are_no_restart() -> None:
+    """Found by tools/simulate --seed 30019079: a way that takes nothing for a while."""
+    sub = joined()
+    sub.hear(odata(0, "a"), spm(14, 0, 0))
+    sub.run(0.2)
+    sub.hear(*[spm(n, 0, -1) for n in range(7, 14)], odata(1, "b"))
+    assert sub.stream == [b"a", b"b"]
+    sub.run(0.2)
+    # What comes over time, or came before, is another matter.
+    for number in (7, 8, 9):
+        sub.hear(spm(number, 0, -1))
+        sub.run(0.01)
+    assert isinstance(sub.events[-1], PeerRestarted)
 
 
 def test_one_forged_spm_far_ahead_does_not_hide_the_honest_ones() -> None:
