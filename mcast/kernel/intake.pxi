@@ -245,7 +245,7 @@ cdef class Intake(_Source):
         if messages is not None:
             refused_count = decoder.refused_count - refused_count
             if refused_count or self._inbox._count + PyList_GET_SIZE(messages) > self._inbox.limit:
-                self._overrun(self._key, messages, refused_count, first, slots.undecoded - 1)
+                self._report(messages, refused_count, first, slots.undecoded - 1)
             else:
                 self._inbox._put(messages)
         if start > begin:
@@ -256,6 +256,18 @@ cdef class Intake(_Source):
             slots.odd_from = first
             return start
         return -1 if start == end else start
+
+    cdef int _report(
+        self, list messages, long long refused_count, long long first, long long last
+    ) except -1:
+        """What the inbox has no room for; whoever looks there gets nothing younger meanwhile."""
+        cdef bint hold = self._is_on_hold
+        self._is_on_hold = True
+        try:
+            self._overrun(self._key, messages, refused_count, first, last)
+        finally:
+            self._is_on_hold = hold
+        return 0
 
     cdef int _release_into(self, ReceiveSlots slots, list messages) except -1:
         """Add what is ready, as far as it is to leave the window now; after what is held here."""

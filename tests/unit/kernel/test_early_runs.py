@@ -63,6 +63,7 @@ class Path:
         self, _: bytes, messages: list[Message], refused_count: int, first: int, last: int
     ) -> None:
         del first, last
+        len(self.inbox)  # as the queue asks: what is younger must not get in by that
         if self.interrupt is not None:
             self.interrupt()
         self.refused_count += refused_count
