@@ -133,6 +133,7 @@ def _blackout() -> bool:
     return first_report_s < 0.1 and live_s < 0.2
 
 
+@pytest.mark.slow
 def test_loss_is_reported_within_100_ms_of_the_trail_passing_it(tmp_path: Path) -> None:
     _reach(lambda: _late_report_s(tmp_path) < 0.1)
 
@@ -180,6 +181,7 @@ def _late_report_s(tmp_path: Path) -> float:
 # The publisher dies
 
 
+@pytest.mark.slow
 def test_a_publisher_killed_and_restarted_is_never_spliced_and_always_reported() -> None:
     restart_count, peer_expiry_s = 20, 2.0
     shape = ("--count", "0", "--shape", "headed")
@@ -237,6 +239,7 @@ def test_a_publisher_killed_and_restarted_is_never_spliced_and_always_reported()
 BESIDE_PER_S = 20_000 if kernel.NAME == "native" else 7_500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hog_count", [0, 1])
 def test_a_computing_thread_beside_the_subscriber_loses_nothing(hog_count: int) -> None:
     _reach(lambda: _rate_beside(hog_count) >= BESIDE_PER_S)
