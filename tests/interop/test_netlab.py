@@ -103,8 +103,8 @@ def test_the_same_seed_strikes_the_same_packets() -> None:
         source, target = lab.hosts
         for seed in (5, 5, 6):
             with target.relay(inbound=harm, outbound={}, seed=seed):
-                # Where a held packet arrives is a matter of time, whether and how is not. All at once
-                # they would be too many for the queue in which the first wait for ARP.
+                # Where a held packet arrives is a matter of time, whether and how is not. All at
+                # once they would be too many for the queue in which the first wait for ARP.
                 runs.append(sorted(through(source, target, 300, 0.001)))
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
