@@ -106,8 +106,10 @@ class PeerRestarted:
 class PeerQuiet:
     """Nothing of a source comes any more although its SPMs are due; its stream goes on.
 
-    It was stopped, or the network no longer carries the group here. Told once, after 3 s or three
-    times the longest pause that this source makes between its SPMs, 90 s at most.
+    It was stopped, or the network no longer carries the group here. Told once for each silence:
+    after ``peer_quiet_ns`` of the profile (3 s, three ambient SPMs; ``libzmq``: 90 s) or three
+    times the longest pause that this source made between two SPMs, whichever is more, 90 s at
+    most. Not where ``peer_expiry`` is shorter: then it has left. Ours; RFC 3208 has none.
     """
 
     tsi: str

@@ -35,7 +35,7 @@ cdef enum:
     LONGEST_LEASE_NS = 32_000_000
     LEASE_NS = 1_000_000  # at 10 Gbit/s, a third of the default rcvbuf
     PATIENT_LEASE_NS = 15_000_000  # three times the interpreter's switch interval
-    OVERLOAD_NS = 100_000_000
+    OVERLOAD_NS = 100_000_000  # so long after a drop, or a full inbox, there is still too much
     ROOM_SHARE = 2  # of what the system's buffer holds; below that there is no hurry
     PATIENCE = 2000  # yields of the processor, half a millisecond to two
 

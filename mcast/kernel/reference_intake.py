@@ -162,8 +162,10 @@ class Intake:
         messages: list[Message] = []
         refused_count = decoder.refused_count
         decoder.refuses = len(self._inbox) >= self._inbox.limit
-        start = slots.absorb(data, 0, segment_bytes, messages)
-        decoder.refuses = False
+        try:
+            start = slots.absorb(data, 0, segment_bytes, messages)
+        finally:
+            decoder.refuses = False
         if start:
             slots.heard_ns = now_ns
         if slots.ready_count:

@@ -270,14 +270,16 @@ class ReceiveSlots:
         decoder = self.decoder
         before = decoder.refused_count
         decoder.refuses = True
-        while self.stored_bytes > limit_bytes and self.undecoded < self.next:
-            packet = self._store[self.undecoded]
-            if packet[5]:
-                break
-            self._drop(self.undecoded)
-            self.undecoded += 1
-            decoder.decode(memoryview(packet)[_DATA_HEADER_BYTES:], [])
-        decoder.refuses = False
+        try:
+            while self.stored_bytes > limit_bytes and self.undecoded < self.next:
+                packet = self._store[self.undecoded]
+                if packet[5]:
+                    break
+                self._drop(self.undecoded)
+                self.undecoded += 1
+                decoder.decode(memoryview(packet)[_DATA_HEADER_BYTES:], [])
+        finally:
+            decoder.refuses = False
         return decoder.refused_count - before
 
     def skip_to(self, sqn: int) -> None:

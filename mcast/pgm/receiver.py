@@ -50,12 +50,15 @@ _RESTART_EVIDENCE: Final = 3
 _OVERTAKING_NS: Final = 100_000_000
 """An SPM that newer data overtook arrives within this time; one that is later is no accident."""
 _PAUSES_MISSED: Final = 3
+"""A source is quiet after so many of its longest pauses between SPMs."""
 _LONGEST_PAUSE_NS: Final = 30_000_000_000
 """What a source makes between two SPMs is not believed to be longer (libzmq's is 30 s)."""
 _EVIDENCE_NS: Final = 10_000_000
 """Evidence that may have been held up on the way is spread over so long: that comes all at once,
 and a source that begins sends another SPM after 20 ms (libzmq: 100 ms)."""
-_SPMS_KNOWN: Final = (1 << 64) - 1
+_SPM_MEMORY: Final = 64
+_SPMS_KNOWN: Final = (1 << _SPM_MEMORY) - 1
+"""All of the last ``_SPM_MEMORY`` SPMs came."""
 _SPREAD_NAKS: Final = 16
 """NAKs over which a request is spread when the source confirms more than it repairs."""
 _NO_WINDOW: Final = (0, 0x8000_0000)  # trail and lead of an SPM that says nothing (section 8.1)
@@ -138,7 +141,8 @@ class Receiver:
         self._evidence_sqn: int | None = None
         self._evidence_ns = now_ns
         self._spms_seen = _SPMS_KNOWN
-        """Bit n: the SPM n before the newest has come. Those before the first count as seen."""
+        """Bit n: the SPM n before the newest came in its turn. Those before the first count as if
+        they had."""
         self._settled_lead = self._marked_lead = first_sqn - 1
         self._marked_ns = now_ns
         self._suspect_sqn: int | None = None
@@ -332,7 +336,7 @@ class Receiver:
                 self._restart_evidence += 1
                 self._evidence_sqn = spm_sqn
             age = self._spm_sqn - spm_sqn
-            may_be_held_up = 0 <= age < 64 and not self._spms_seen >> age & 1
+            may_be_held_up = 0 <= age < _SPM_MEMORY and not self._spms_seen >> age & 1
             has_time = not may_be_held_up or now_ns - self._evidence_ns >= _EVIDENCE_NS
             if self._restart_evidence >= _RESTART_EVIDENCE and has_time:
                 self._restart(now_ns, body)
@@ -344,7 +348,7 @@ class Receiver:
                 pause_ns = min(now_ns - self._spm_ns, _LONGEST_PAUSE_NS)
                 self._quiet_ns = max(self._quiet_ns, _PAUSES_MISSED * pause_ns)
             self._spm_ns = now_ns
-            missed = min(spm_sqn - self._spm_sqn, 64)
+            missed = min(spm_sqn - self._spm_sqn, _SPM_MEMORY)
             self._spms_seen = (self._spms_seen << missed | 1) & _SPMS_KNOWN
         if spm_sqn <= self._spm_sqn:
             self._counters.spms_stale += 1
@@ -702,6 +706,8 @@ class Receiver:
         self._apdus_settled = first - 1
         self._out_first = first
         self._spm_sqn = body.sqn
+        self._spm_ns = now_ns
+        self._spms_seen = _SPMS_KNOWN
         self._restart_evidence = 0
         self._evidence_sqn = None
         self._settled_lead = self._marked_lead = first - 1

@@ -907,6 +907,26 @@ def test_who_pauses_long_between_spms_is_quiet_after_three_such_pauses() -> None
     assert isinstance(sub.events[-1], PeerQuiet)
 
 
+def test_a_libzmq_source_that_is_idle_looks_quiet_once() -> None:
+    sub = joined(peer_expiry=300.0)
+    for number, pause_s in enumerate(
+        (*(0.1,) * 5, 1.3, 7, 16, 30, 30, 30), 1
+    ):  # PROFILES["libzmq"]
+        sub.hear(spm(number, 0, MASK))
+        sub.run(pause_s)
+    assert [type(event) for event in sub.events] == [PeerQuiet, PeerHeard]
+
+
+def test_the_time_until_a_restart_is_no_pause_of_the_source() -> None:
+    sub = joined(peer_expiry=300.0)
+    sub.hear(spm(100, 0, MASK))
+    sub.run(20)
+    sub.hear(*[spm(number, 0, MASK) for number in range(4)])
+    assert [type(event) for event in sub.events] == [PeerQuiet, PeerHeard, PeerRestarted]
+    sub.run(3.1)
+    assert isinstance(sub.events[-1], PeerQuiet)
+
+
 def test_lost_spms_are_no_pause_of_the_source() -> None:
     sub = joined(peer_expiry=300.0)
     sub.hear(spm(1, 0, MASK))
