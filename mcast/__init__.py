@@ -37,6 +37,7 @@ from mcast.events import (
     PeerLeft,
     PeerQuiet,
     PeerRestarted,
+    RepairsLimited,
 )
 from mcast.monitor import MonitorEvent, MonitorKind
 from mcast.net.multicast import BufferWarning
@@ -136,6 +137,7 @@ __all__ = [
     "Push",
     "Radio",
     "Rep",
+    "RepairsLimited",
     "Req",
     "Router",
     "Socket",

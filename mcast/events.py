@@ -18,6 +18,7 @@ __all__ = [
     "PeerLeft",
     "PeerQuiet",
     "PeerRestarted",
+    "RepairsLimited",
 ]
 
 
@@ -128,5 +129,22 @@ class PeerHeard:
     """Seconds that nothing came."""
 
 
-Event = Lost | PeerJoined | PeerLeft | PeerRestarted | PeerQuiet | PeerHeard
+@dataclass(slots=True)
+class RepairsLimited:
+    """This subscriber misses more of a source than that sends again in time.
+
+    Of the last 16 gaps that were repaired not one was whole 50 ms after it was asked for (or
+    ``nak_rdata_ivl_ns`` of the profile, where that is more). Either the source has used up its
+    ``repair_share``, or it is far away, or so much is lost that hardly a repair arrives at the
+    first try. What is missing when the window moves on or ``repair_deadline`` is over will be lost.
+    Told every 10 s at most. Ours; RFC 3208 has none.
+    """
+
+    tsi: str
+    """The source: 12 hex digits of GSI, a dot, the data-source port."""
+    wait_s: float
+    """Seconds from the request to the repair, of the quickest of the 16."""
+
+
+Event = Lost | PeerJoined | PeerLeft | PeerRestarted | PeerQuiet | PeerHeard | RepairsLimited
 """Whatever ``Socket.events`` may hand out."""

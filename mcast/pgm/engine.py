@@ -260,6 +260,7 @@ class PgmEngine:
             snapshot |= {
                 "messages_sent": self.source.message_count,
                 "messages_unsent": self.source.unsent_message_count,
+                "repairs_waiting": self.source.waiting_repair_count,
                 "txw_trail": trail,
                 "txw_lead": lead,
                 "rate": self.source.rate,

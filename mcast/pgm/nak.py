@@ -53,6 +53,8 @@ _MENDED_LIMIT: Final = 256
 """Gaps remembered after they are filled, to know by what comes then that it was only late."""
 _SERVICES: Final = 16
 """Repairs of which the quickest tells how far behind its requests the source is."""
+_LIMITED_NS: Final = 50_000_000
+"""Repairs that are quicker are not worth a word, however quick a profile would have them."""
 _SERVICE_LIMIT_NS: Final = 1_000_000_000
 """Longest wait for a repair because of that."""
 _NEVER: Final = 1 << 62
@@ -166,6 +168,12 @@ class GapList:
         """True if even the quickest of late took longer than the wait for RDATA: its share of the
         rate is used up, and asking again would only cost it time."""
         return self._service_ns > self._timers.nak_rdata_ivl_ns
+
+    @property
+    def limited_ns(self) -> int:
+        """0, or how long even the quickest of sixteen repairs took, if that is worth telling."""
+        is_certain = self.source_is_behind and len(self._services_ns) == _SERVICES
+        return self._service_ns if is_certain and self._service_ns >= _LIMITED_NS else 0
 
     @property
     def _service_ns(self) -> int:

@@ -15,7 +15,16 @@ from ipaddress import ip_address
 from random import Random
 from typing import Final
 
-from mcast.events import LossReason, Lost, PeerHeard, PeerJoined, PeerLeft, PeerQuiet, PeerRestarted
+from mcast.events import (
+    LossReason,
+    Lost,
+    PeerHeard,
+    PeerJoined,
+    PeerLeft,
+    PeerQuiet,
+    PeerRestarted,
+    RepairsLimited,
+)
 from mcast.kernel import FrameDecoder, Message, ReceiveSlots, TopicFilter
 from mcast.options import SocketOptions, Timers
 from mcast.pgm.events import GROUP, EngineEvent, Messages, Transmit
@@ -61,6 +70,8 @@ _SPMS_KNOWN: Final = (1 << _SPM_MEMORY) - 1
 """All of the last ``_SPM_MEMORY`` SPMs came."""
 _SPREAD_NAKS: Final = 16
 """NAKs over which a request is spread when the source confirms more than it repairs."""
+_LIMITED_IVL_NS: Final = 10_000_000_000
+"""How often it is told that repairs come late."""
 _NO_WINDOW: Final = (0, 0x8000_0000)  # trail and lead of an SPM that says nothing (section 8.1)
 _NEVER: Final = 1 << 62
 
@@ -121,6 +132,8 @@ class Receiver:
         """Up to here what is missing is in ``_gaps``."""
         self._filled_told = 0
         self._repairs_noted = 0
+        self._limited_at_ns = now_ns
+        """From then on it may be told again that repairs come late."""
         self._release_at_ns = _NEVER
         self._fragments = FragmentAssembler(options.max_msg_size)
         self._apdu_drops = 0
@@ -586,6 +599,10 @@ class Receiver:
         for detected_ns, count in self._gaps.settle(now_ns):
             for _ in range(min(count, 64)):  # one gap's worth of percentiles is enough
                 self._repair_times.add(now_ns - detected_ns)
+        limited_ns = self._gaps.limited_ns
+        if limited_ns and now_ns >= self._limited_at_ns:
+            self._limited_at_ns = now_ns + _LIMITED_IVL_NS
+            self._events.append(RepairsLimited(self.name, limited_ns / 1e9))
         filled_count = self._slots.filled_count
         self._counters.repaired += filled_count - self._filled_told
         self._filled_told = filled_count

@@ -177,6 +177,11 @@ class Source:
         return self._slots.unsent_message_count
 
     @property
+    def waiting_repair_count(self) -> int:
+        """Packets asked for and not sent again yet."""
+        return len(self._repairs)
+
+    @property
     def rate(self) -> float:
         """Bits per second that data may leave at now."""
         return self._rate if self._throttle is None else self._throttle.rate

@@ -38,6 +38,7 @@ _LINK: Final = {
     "malformed_stream": "Data packets or messages given up for their framing.",
     "messages_sent": "Messages that `send` took.",
     "messages_unsent": "Messages that wait for the rate. A gauge.",
+    "repairs_waiting": "Packets asked for that wait for the repairs' share of the rate. A gauge.",
     "txw_trail": "Oldest packet that can be repaired. A gauge, the highest of all endpoints.",
     "txw_lead": "Newest packet sent or waiting. A gauge, the highest of all endpoints.",
     "rate": "Bits per second that data may leave at now. A gauge, the highest of all endpoints.",
@@ -66,6 +67,7 @@ ALL: Final[tuple[str, ...]] = (*PgmCounters().snapshot(), *_LINK)
 GAUGES: Final = frozenset(
     {
         "messages_unsent",
+        "repairs_waiting",
         "txw_trail",
         "txw_lead",
         "rate",
@@ -85,7 +87,13 @@ GAUGES: Final = frozenset(
 _REASONED: Final = {"malformed": "malformed_by_reason", "send_error": "send_errors"}
 """Beginnings of names whose end is a reason, and what all of them together are called."""
 
-_HIGHEST: Final = GAUGES - {"messages_unsent", "peers", "peers_quiet", "send_backlog"}
+_HIGHEST: Final = GAUGES - {
+    "messages_unsent",
+    "repairs_waiting",
+    "peers",
+    "peers_quiet",
+    "send_backlog",
+}
 
 
 def add_up(totals: Snapshot, addend: Snapshot, *, leave_out: Collection[str] = ()) -> None:

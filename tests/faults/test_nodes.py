@@ -193,12 +193,16 @@ def test_a_crybaby_gets_no_more_than_the_repairs_share() -> None:
     before, after = (
         max(float(str(ledger["lag_p99_s"])) for ledger in each.ledgers[1:]) for each in (calm, done)
     )
+    told = [[event["kind"] for event in events].count("RepairsLimited") for events in done.events]
     figure(
         "35",
         f"1 of 3 loses 30 %: repairs {share:.0%} of the rate (budget 25 %), the others' p99 lag "
-        f"{after * 1e3:.1f} ms ({before * 1e3:.1f} ms without), LOST {missing(done)}",
-        met=share <= 0.28 and after <= 1.2 * before,
+        f"{after * 1e3:.1f} ms ({before * 1e3:.1f} ms without), LOST {missing(done)}; RepairsLimited "
+        f"to each: {told[0]}, {told[1]}, {told[2]}",
+        met=share <= 0.28 and after <= 1.2 * before and bool(told[0]),
     )
     check(done)
     assert share <= 0.3
+    assert told[0]
+    assert not any(told[1:])
     assert not done.ledgers[1]["missing"]

@@ -104,6 +104,8 @@ def events(sub: mcast.Sub) -> int:
                 assert_type(event.first, int)
             case mcast.PeerQuiet() | mcast.PeerHeard():
                 assert_type(event.silent_s, float)
+            case mcast.RepairsLimited():
+                assert_type(event.wait_s, float)
     return lost
 
 
@@ -113,7 +115,7 @@ def exhaustive(event: mcast.Event) -> str:
             return event.reason
         case mcast.PeerJoined() | mcast.PeerRestarted():
             return str(event.first)
-        case mcast.PeerQuiet() | mcast.PeerHeard():
+        case mcast.PeerQuiet() | mcast.PeerHeard() | mcast.RepairsLimited():
             return event.tsi
         case _:
             assert_never(event)

@@ -24,6 +24,7 @@ from mcast.events import (
     PeerLeft,
     PeerQuiet,
     PeerRestarted,
+    RepairsLimited,
 )
 
 pytestmark = pytest.mark.kernel_independent
@@ -76,6 +77,10 @@ EVENTS: list[tuple[Event, str]] = [
     (PeerJoined("ab.1", "10.0.0.1", 7), "ab.1 joined at 10.0.0.1, from packet 7"),
     (PeerRestarted("ab.1", 0), "ab.1 restarted, from packet 0"),
     (PeerQuiet("ab.1", 3.04), "ab.1 is quiet: nothing for 3.0 s although SPMs are due"),
+    (
+        RepairsLimited("ab.1", 0.251),
+        "ab.1 repairs late, 0.25 s at best: more is missing than it can",
+    ),
     (PeerHeard("ab.1", 5.26), "ab.1 is heard again after 5.3 s"),
     (PeerLeft("ab.1", "finished", 9, False), "ab.1 left (finished) after packet 9"),
     (

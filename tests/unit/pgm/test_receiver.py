@@ -6,7 +6,16 @@ from struct import pack
 
 import pytest
 
-from mcast.events import LossReason, Lost, PeerHeard, PeerJoined, PeerLeft, PeerQuiet, PeerRestarted
+from mcast.events import (
+    LossReason,
+    Lost,
+    PeerHeard,
+    PeerJoined,
+    PeerLeft,
+    PeerQuiet,
+    PeerRestarted,
+    RepairsLimited,
+)
 from mcast.kernel import TopicFilter
 from mcast.options import PROFILES
 from mcast.pgm import Messages
@@ -424,6 +433,35 @@ def test_a_blackout_longer_than_the_window_is_one_loss() -> None:
     assert (type(quiet), type(heard)) == (PeerQuiet, PeerHeard)
     sub.run(0.02)
     assert asked(sub)[0] == 50_000
+
+
+def repaired_late(sub: End, gaps: range, wait_s: float) -> list[RepairsLimited]:
+    """What is told while each of these even packets comes so long after it was asked for."""
+    sub.stream.clear()
+    for sqn in gaps:
+        sub.hear(odata(2 * sqn + 1, "b", trail=0))
+        sub.run(0.01)  # the back-off
+        sub.hear(request(NCF, 2 * sqn))
+        sub.run(wait_s)
+        sub.hear(rdata(2 * sqn, "a", trail=0))
+    return [event for event in sub.events if isinstance(event, RepairsLimited)]
+
+
+def test_a_subscriber_is_told_that_repairs_come_late() -> None:
+    sub = joined()
+    assert repaired_late(sub, range(15), 0.15) == []
+    (told,) = repaired_late(sub, range(15, 30), 0.15)  # once in ten seconds
+    assert told.tsi == NAME
+    assert told.wait_s == pytest.approx(0.15, abs=0.011)
+    sub.run(10)
+    assert len(repaired_late(sub, range(30, 32), 0.15)) == 1
+
+
+def test_one_quick_repair_among_sixteen_says_that_the_source_keeps_up() -> None:
+    sub = joined()
+    assert repaired_late(sub, range(10), 0.15) == []
+    assert repaired_late(sub, range(10, 11), 0.03) == []
+    assert repaired_late(sub, range(11, 25), 0.15) == []
 
 
 def test_a_gap_that_nobody_repairs_is_lost_by_the_deadline() -> None:
