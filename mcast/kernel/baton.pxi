@@ -13,6 +13,8 @@ cdef struct Lease:  # of a descriptor, to a thread that waits for messages
     volatile long long due_ns  # when the owner has something to do; whoever reads does it
     volatile long long taken_ns  # when the application last took what had been read before
     volatile long long pressed_ns  # when the system dropped something, or the inbox filled
+    long long cpu_ns  # of the thread that has it, at its last look for messages
+    volatile int is_prompt  # it looked again before long, by its own time
     uint32_t kept_events  # that the loop thread watches for all the same
 
 
@@ -35,6 +37,8 @@ cdef enum:
     LONGEST_LEASE_NS = 32_000_000
     LEASE_NS = 1_000_000  # at 10 Gbit/s, a third of the default rcvbuf
     PATIENT_LEASE_NS = 15_000_000  # three times the interpreter's switch interval
+    PROMPT_NS = 1_000_000  # a thread that does no more between two looks does little else
+    CROWDED_NS = 100_000_000  # so long after a wait for the interpreter lock others want it, too
     OVERLOAD_NS = 100_000_000  # so long after a drop, or a full inbox, there is still too much
     ROOM_SHARE = 2  # of what the system's buffer holds; below that there is no hurry
     PATIENCE = 2000  # yields of the processor, half a millisecond to two
@@ -53,6 +57,13 @@ cdef bint _has_room(int fd) noexcept nogil:
     return memory[0] < memory[1] // ROOM_SHARE
 
 
+cdef bint _is_among(int fd, list ready) except -1:
+    for ready_fd, _ in ready:
+        if ready_fd == fd:
+            return True
+    return False
+
+
 @cython.final
 cdef class Baton:
     """As ``reference.Baton``; this one knows when the thread that polls wants the lock."""
@@ -66,6 +77,7 @@ cdef class Baton:
     cdef SendTimer _timers[WATCH_COUNT]
     cdef int _lease_count
     cdef int _timer_count
+    cdef volatile long long _crowded_ns  # until then a third thread is taken to want the lock
     cdef volatile long long _looks_at_ns  # asleep: when it looks at leases and timers; else 0
     cdef public long long due_ns
     cdef public long long sleeps_until_ns
@@ -113,6 +125,7 @@ cdef class Baton:
             self._is_wanted = 1
         self._is_wanted = 0
         self.waited_ns = _now() - woken_ns
+        self._note_wait(self.waited_ns)
         if count < 0 and code != EINTR:
             raise OSError(code, os.strerror(code))
         ready = [(events[index].data.fd, events[index].events) for index in range(count)]
@@ -209,7 +222,11 @@ cdef class Baton:
                     )
                 else:
                     first_ns = min(first_ns, self._lapse(lease, now_ns))
-                first_ns = min(first_ns, lease.due_ns + LEASE_NS)
+                first_ns = min(
+                    first_ns,
+                    lease.due_ns
+                    + (PATIENT_LEASE_NS if self._is_at_it(lease, now_ns) else LEASE_NS),
+                )
         return first_ns
 
     cdef long long _lapse(self, Lease *lease, long long now_ns) noexcept nogil:
@@ -219,12 +236,27 @@ cdef class Baton:
         what the loop thread reads while the application is still busy with what was read before
         only costs it time: it could not have it all, and what it has no room for is lost anyway."""
         cdef long long lapse_ns = lease.used_ns + LEASE_NS
+        if self._is_at_it(lease, now_ns):
+            return now_ns + LEASE_NS
         if lapse_ns <= now_ns < lease.used_ns + PATIENT_LEASE_NS and (
             (now_ns < lease.taken_ns + LEASE_NS and now_ns < lease.pressed_ns + OVERLOAD_NS)
             or _has_room(lease.fd)
         ):
             return now_ns + LEASE_NS
         return lapse_ns
+
+    cdef inline void _note_wait(self, long long waited_ns) noexcept:
+        """One of this context's threads waited so long for the interpreter lock."""
+        if waited_ns >= LEASE_NS:
+            self._crowded_ns = _now() + CROWDED_NS
+
+    cdef bint _is_at_it(self, Lease *lease, long long now_ns) noexcept nogil:
+        """True where the application's thread takes messages as fast as it can, and lacks but the
+        interpreter lock, which a third thread wants: the loop thread would take it from that one."""
+        return (
+            now_ns < self._crowded_ns and lease.is_prompt and lease.used_ns != 0
+            and now_ns < max(lease.used_ns, lease.taken_ns) + PATIENT_LEASE_NS
+        )
 
     cdef Lease *_new_lease(self, int fd) noexcept:
         """A place for the leases of a descriptor; NULL if there are too many of them."""
@@ -235,6 +267,7 @@ cdef class Baton:
                 self._leases[index].is_used = 1
                 self._leases[index].fd = fd
                 self._leases[index].due_ns = NEVER
+                self._leases[index].is_prompt = 1
                 self._lease_count = max(self._lease_count, index + 1)
                 return &self._leases[index]
         return NULL
@@ -254,21 +287,28 @@ cdef class Baton:
         cdef long long now_ns
         cdef Lease *lease
         cdef int index
-        cdef bint is_late
+        cdef bint is_late, is_at_it
         if self._lease_count == 0:
             return 0
         now_ns = _now()
         for index in range(self._lease_count):
             lease = &self._leases[index]
-            if not lease.is_lent:
+            if not lease.is_used:
                 continue
-            is_late = now_ns >= lease.due_ns + LEASE_NS
+            is_at_it = self._is_at_it(lease, now_ns)
+            if not lease.is_lent:
+                if is_at_it and _is_among(lease.fd, ready):
+                    self._lend(lease)  # after this once
+                continue
+            is_late = now_ns >= lease.due_ns + (PATIENT_LEASE_NS if is_at_it else LEASE_NS)
             if is_late:
                 lease.due_ns = NEVER  # the loop has its own timer for it, and does it now
             if not lease.is_asleep and (is_late or now_ns >= self._lapse(lease, now_ns)):
+                ready.append((lease.fd, EPOLLIN))
+                if is_at_it:
+                    continue  # it stays lent
                 lease.is_lent = 0
                 self._watch(lease.fd, EPOLLIN | lease.kept_events)
-                ready.append((lease.fd, EPOLLIN))
         return 0
 
     cdef bint _watch(self, int fd, uint32_t events) noexcept:

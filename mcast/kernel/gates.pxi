@@ -295,9 +295,12 @@ cdef class Inbox:
         cdef list taken = [], empty = [], head
         cdef Py_ssize_t at, wanted
         cdef object first
-        if self._count == 0 and self._intake is not None and self._intake._has_more():
-            self._intake._note_taken()
-            self._intake._decode_some(limit, taken)  # which is empty
+        cdef _Source intake = self._intake
+        if self._count == 0 and intake is not None and intake._has_more():
+            intake._glance()
+            if self._count == 0 and self._intake is intake:
+                intake._note_taken()
+                intake._decode_some(limit, taken)  # which is empty
         while self._count and PyList_GET_SIZE(taken) < limit:
             self._step()
             head, at = self._head, self._at
@@ -393,7 +396,9 @@ cdef class ReceiveGate:
             if intake is None or inbox._count or inbox.hold or intake._is_decoding:
                 return self._slow(flags, timeout=timeout)
             if intake._has_more():
-                message = intake._get_plain()
+                intake._glance()
+                if inbox._intake is intake:
+                    message = inbox._get_plain() if inbox._count else intake._get_plain()
             elif timeout is not None or flags is not ZERO or intake._wait(-1) != READY:
                 return self._slow(flags, timeout=timeout)
             else:

@@ -455,7 +455,6 @@ cdef class Intake(_Source):
 
     cdef int _show(self) except -1:
         cdef list messages = []
-        self._note_taken()
         self._decode_some(SHOWN_COUNT, messages)
         self._inbox._put(messages)
         return 0
@@ -466,6 +465,7 @@ cdef class Intake(_Source):
         if self._is_decoding or self._inbox.hold:
             return None
         if self._held_count == 0:
+            self._note_taken()
             self._show()
             return self._inbox._get_plain()
         self._decode_some(1, None)

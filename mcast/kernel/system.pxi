@@ -57,6 +57,13 @@ cdef inline long long _now() noexcept nogil:
     return now.tv_sec * 1_000_000_000LL + now.tv_nsec
 
 
+cdef inline long long _thread_now() noexcept nogil:
+    """Processor time of the calling thread."""
+    cdef timespec now
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now)
+    return now.tv_sec * 1_000_000_000LL + now.tv_nsec
+
+
 cdef extern from *:
     """
     #define mcast_fence() __sync_synchronize()

@@ -4,6 +4,8 @@
 cdef enum:
     SPINS_PER_LOOK = 64
     NOT_NOW = 2
+    GLANCE_NS = 1_000_000
+    GLANCE_BYTES = 1 << 22
 
 cdef object TRY_S = 0.001
 
@@ -125,9 +127,44 @@ cdef class _Source:
 
     @cython.final
     cdef inline void _note_taken(self) noexcept:
-        """The application is at it."""
-        if self._lease != NULL and self._lease.is_lent:
+        """The application is at it, in the way that reads here."""
+        cdef long long cpu_ns
+        if self._lease != NULL and not self._inbox.hold:
             self._lease.taken_ns = _now()
+            if self._lease.used_ns == 0:
+                self._lease.used_ns = 1  # whoever waited in another way no longer does
+            cpu_ns = _thread_now()
+            self._lease.is_prompt = cpu_ns < self._lease.cpu_ns + PROMPT_NS
+            self._lease.cpu_ns = cpu_ns
+
+    @cython.final
+    cdef int _glance(self) except -1:
+        """Read beside what is taken from a window, which may go on for long: the loop thread would
+        come otherwise, and stand in the way where the interpreter lock is scarce."""
+        cdef Lease *lease = self._lease
+        cdef Py_ssize_t read_bytes = 0
+        cdef long long now_ns
+        cdef int took = 1
+        if (
+            lease == NULL or not lease.is_lent or self._is_led or self._driver is not None
+            or self._held_count or self._baton._crowded_ns == 0 or self._is_barred()
+        ):
+            return 0
+        now_ns = _now()
+        if now_ns >= self._baton._crowded_ns or now_ns < lease.used_ns + GLANCE_NS:
+            return 0
+        self._is_led = True
+        try:
+            while took > 0 and read_bytes < GLANCE_BYTES and not self._is_barred():
+                took = self._pump()
+                if took > 0:
+                    read_bytes += self.size_bytes
+            lease.used_ns = _now()
+        finally:
+            self._is_led = False
+            if not self.is_open:
+                self._close_bell()
+        return 0
 
     # Of each kind.
 
@@ -212,6 +249,7 @@ cdef class _Source:
                 self._baton.wake()  # the loop thread has to know
             took = self._pump()
             lease.used_ns = _now()
+            self._note_taken()
             if self._inbox._count or self._has_more():
                 return READY
             if took < 0:
@@ -242,6 +280,7 @@ cdef class _Source:
                 slept_ns = woken_ns - lease.used_ns
                 lease.used_ns = woken_ns
                 lease.is_asleep = 0
+            self._baton._note_wait(_now() - woken_ns)
             if slept_ns > 2 * LEASE_NS:
                 self._baton.wake()  # the loop thread is to look soon whether we stay away
             if count < 0:

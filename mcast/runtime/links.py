@@ -537,18 +537,25 @@ class MulticastLink:
         room.is_pulled = intake.pulls and queue.inbox.intake is intake
 
     def _take_rest_beside_loop(self, now_ns: int, rest: list[Leftover]) -> None:
-        """``_take_rest`` in a thread of the application, whom a bug in here must not reach."""
+        """``_take_rest`` in a thread of the application, whom a bug in here must not reach.
+
+        What is no bug, as when Ctrl-C finds the thread in here, goes on to the application; but
+        nobody knows what was left undone, so that ends the endpoint, too.
+        """
         try:
             self._take_rest(now_ns, rest)
-        except Exception as error:
+        except BaseException as error:
             assert self.intake is not None
             self.intake.is_open = False
-            found = error
+            is_bug = isinstance(error, Exception)
+            found = error if is_bug else RuntimeError(f"interrupted: {error!r}")
 
             def fail() -> None:
                 raise found
 
             self._loop.call(fail, self)
+            if not is_bug:
+                raise
 
     def _overrun(
         self, key: bytes, messages: list[Message], refused_count: int, first: int, last: int

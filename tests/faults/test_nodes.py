@@ -197,8 +197,8 @@ def test_a_crybaby_gets_no_more_than_the_repairs_share() -> None:
     figure(
         "35",
         f"1 of 3 loses 30 %: repairs {share:.0%} of the rate (budget 25 %), the others' p99 lag "
-        f"{after * 1e3:.1f} ms ({before * 1e3:.1f} ms without), LOST {missing(done)}; RepairsLimited "
-        f"to each: {told[0]}, {told[1]}, {told[2]}",
+        f"{after * 1e3:.1f} ms ({before * 1e3:.1f} ms without), LOST {missing(done)}; "
+        f"RepairsLimited to each: {told[0]}, {told[1]}, {told[2]}",
         met=share <= 0.28 and after <= 1.2 * before and bool(told[0]),
     )
     check(done)

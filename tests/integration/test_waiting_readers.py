@@ -89,7 +89,7 @@ def test_a_signal_handler_runs_while_a_reader_waits_and_may_send_what_it_waits_f
         pub.send(b"from the handler")
 
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    signal.setitimer(signal.ITIMER_REAL, 0.035)  # between two SPMs
     try:
         assert sub.recv(timeout=LIMIT_S) == b"from the handler"
     finally:
@@ -106,7 +106,7 @@ def test_an_exception_of_a_signal_handler_leaves_a_waiting_reader(
         raise ZeroDivisionError("from the handler")
 
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    signal.setitimer(signal.ITIMER_REAL, 0.035)  # between two SPMs
     try:
         with pytest.raises(ZeroDivisionError):
             sub.recv(timeout=LIMIT_S)
@@ -219,3 +219,70 @@ def test_losses_are_repaired_while_only_the_reader_reads(ctx: mcast.Context, url
         got.append(sub.recv(timeout=LIMIT_S))
     assert [one for one in got if one != b"0"] == [b"%d" % number for number in range(1, 2000)]
     assert sub.stats()["dropped_for_test"] > 0
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_a_reader_that_lacks_the_interpreter_lock_gets_everything_in_order(
+    ctx: mcast.Context, url: str, batch: int
+) -> None:
+    """Then it reads the socket also between what it takes from the window behind a repair."""
+    sub = ctx.socket(mcast.SUB, drop_rate=0.02, drop_seed=5, rcvhwm=100_000)
+    sub.connect(url)
+    sub.subscribe()
+    count = 40_000
+    is_over = threading.Event()
+
+    def compute() -> None:
+        while not is_over.is_set():
+            sum(range(1000))
+
+    def publish() -> None:
+        with mcast.Context() as other:
+            pub = other.socket(mcast.PUB)
+            pub.connect(url)
+            while sub.stats()["messages_received"] == 0:
+                pub.send(b"0")
+                time.sleep(0.01)
+            for first in range(1, count, 1000):
+                pub.send_many([b"%0200d" % number for number in range(first, first + 1000)])
+            is_over.wait(LIMIT_S)
+
+    threads = [threading.Thread(target=target) for target in (compute, publish)]
+    for thread in threads:
+        thread.start()
+    got: list[bytes] = []
+    try:
+        while len(got) < count:
+            taken = (
+                [sub.recv(timeout=LIMIT_S)] if batch == 1 else sub.recv_many(batch, timeout=LIMIT_S)
+            )
+            got += [one for one in taken if one != b"0"]
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(LIMIT_S)
+    assert list(map(int, got)) == list(range(1, count + 1))
+    assert sub.stats()["repaired"] > 0
+
+
+@only_native
+def test_an_interrupt_in_the_middle_of_a_packet_is_raised_and_ends_the_endpoint(
+    pair: tuple[mcast.Pub, mcast.Sub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pub, sub = pair
+    pub.send(b"first")
+    assert sub.recv(timeout=LIMIT_S) == b"first"
+    engine = sub.links[0]._engine
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "handle_datagrams", interrupted)
+    engine.streams.clear()  # what is plain does not get there
+    timer = threading.Timer(0.02, pub.send, [b"second"])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        sub.recv(timeout=LIMIT_S)
+    timer.join()
+    with pytest.raises(mcast.TransportError, match="interrupted: KeyboardInterrupt"):
+        sub.recv(timeout=LIMIT_S)
