@@ -23,7 +23,7 @@ HIGHEST_RATE: Final = 40e9
 STEPS: Final = 7
 CONFIRMATIONS: Final = 2
 """Runs more that a rate must come through: one without a loss may be luck."""
-CLOSER: Final = 0.8
+CLOSER: Final = 0.9
 """Of a rate that came through once and not again: the next to try, if nothing known lies between."""
 PROBE_S: Final = 0.6
 RUN_S: Final = 1.2
