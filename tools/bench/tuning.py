@@ -2,8 +2,8 @@
 
 Multicast has no back-pressure: a publisher without a rate may overrun a subscriber. So a contender
 that has a rate is first tuned: the rate is bisected between one that loses and one that does not,
-and of those that lost nothing in three runs the fastest wins, which need not be the highest. One that
-loses when it is run again is near the edge, so it goes down from there in small steps.
+and of those that lost nothing in three runs the fastest wins, which need not be the highest. One
+that loses when it is run again is near the edge: from there it goes down in small steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STEPS: Final = 7
 CONFIRMATIONS: Final = 2
 """Runs more that a rate must come through: one without a loss may be luck."""
 CLOSER: Final = 0.9
-"""Of a rate that came through once and not again: the next to try, if nothing known lies between."""
+"""Of a rate that came through once and not again: the next to try, if no known one is higher."""
 PROBE_S: Final = 0.6
 RUN_S: Final = 1.2
 SHORTEST_S: Final = 0.3
