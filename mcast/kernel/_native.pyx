@@ -83,6 +83,7 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject *one)
     int PyGC_Disable()
     int PyGC_Enable()
+    unsigned long PyThread_get_thread_ident() nogil
 
 
 cdef extern from *:

@@ -13,8 +13,11 @@ cdef struct Lease:  # of a descriptor, to a thread that waits for messages
     volatile long long due_ns  # when the owner has something to do; whoever reads does it
     volatile long long taken_ns  # when the application last took what had been read before
     volatile long long pressed_ns  # when the system dropped something, or the inbox filled
-    long long cpu_ns  # of the thread that has it, at its last look for messages
-    volatile int is_prompt  # it looked again before long, by its own time
+    long long cpu_ns  # of the thread that takes messages, at its last look for them; -1: not known
+    unsigned long thread  # which one that was
+    long long span_ns  # since then it is seen how much of the time
+    long long span_cpu_ns  # it has the processor
+    volatile long long prompt_ns  # from then on it is taken to do little else
     uint32_t kept_events  # that the loop thread watches for all the same
 
 
@@ -37,8 +40,12 @@ cdef enum:
     LONGEST_LEASE_NS = 32_000_000
     LEASE_NS = 1_000_000  # at 10 Gbit/s, a third of the default rcvbuf
     PATIENT_LEASE_NS = 15_000_000  # three times the interpreter's switch interval
-    PROMPT_NS = 1_000_000  # a thread that does no more between two looks does little else
-    CROWDED_NS = 100_000_000  # so long after a wait for the interpreter lock others want it, too
+    PROMPT_NS = 2_000_000  # of processor time between two looks: who does no more does little else
+    DOUBT_NS = 20_000_000  # so long it is watched first
+    BUSY_NS = 100_000_000  # so long it is not, after it did more, or slept
+    AWAKE_SHARE = 10  # of the time: who has the processor less than a tenth of it sleeps, too
+    SWITCH_NS = 7_000_000  # the interpreter's switch interval, and what it takes to notice
+    CROWDED_NS = 1_000_000_000  # so long after a wait for the interpreter lock others want it, too
     OVERLOAD_NS = 100_000_000  # so long after a drop, or a full inbox, there is still too much
     ROOM_SHARE = 2  # of what the system's buffer holds; below that there is no hurry
     PATIENCE = 2000  # yields of the processor, half a millisecond to two
@@ -57,10 +64,10 @@ cdef bint _has_room(int fd) noexcept nogil:
     return memory[0] < memory[1] // ROOM_SHARE
 
 
-cdef bint _is_among(int fd, list ready) except -1:
-    for ready_fd, _ in ready:
+cdef bint _is_readable(int fd, list ready) except -1:
+    for ready_fd, events in ready:
         if ready_fd == fd:
-            return True
+            return events & EPOLLIN
     return False
 
 
@@ -214,7 +221,7 @@ cdef class Baton:
         cdef int index
         for index in range(self._lease_count):
             lease = &self._leases[index]
-            if lease.is_lent:
+            if lease.is_used and lease.is_lent:
                 if lease.is_asleep:  # the longer it has slept the more rarely; it says when it wakes
                     first_ns = min(
                         first_ns,
@@ -222,11 +229,7 @@ cdef class Baton:
                     )
                 else:
                     first_ns = min(first_ns, self._lapse(lease, now_ns))
-                first_ns = min(
-                    first_ns,
-                    lease.due_ns
-                    + (PATIENT_LEASE_NS if self._is_at_it(lease, now_ns) else LEASE_NS),
-                )
+                first_ns = min(first_ns, lease.due_ns + self._delay_ns(lease, now_ns))
         return first_ns
 
     cdef long long _lapse(self, Lease *lease, long long now_ns) noexcept nogil:
@@ -251,12 +254,44 @@ cdef class Baton:
             self._crowded_ns = _now() + CROWDED_NS
 
     cdef bint _is_at_it(self, Lease *lease, long long now_ns) noexcept nogil:
-        """True where the application's thread takes messages as fast as it can, and lacks but the
-        interpreter lock, which a third thread wants: the loop thread would take it from that one."""
+        """True where the application's thread does little but take messages, and lacks, it seems, but
+        the interpreter lock, which a third thread wants: the loop thread would take it from that one."""
         return (
-            now_ns < self._crowded_ns and lease.is_prompt and lease.used_ns != 0
-            and now_ns < max(lease.used_ns, lease.taken_ns) + PATIENT_LEASE_NS
+            now_ns < self._crowded_ns
+            and lease.used_ns != 0
+            and lease.prompt_ns <= now_ns < max(lease.used_ns, lease.taken_ns) + SWITCH_NS
         )
+
+    cdef long long _delay_ns(self, Lease *lease, long long now_ns) noexcept nogil:
+        """How long a timer is left to the thread that reads."""
+        return SWITCH_NS if self._is_at_it(lease, now_ns) else LEASE_NS
+
+    cdef void _note_look(self, Lease *lease) noexcept:
+        """A thread of the application looks for messages, and has done since the last time what it
+        did; one that did much is not taken to do little else for a while."""
+        cdef long long cpu_ns
+        cdef unsigned long thread
+        lease.taken_ns = _now()
+        if lease.used_ns == 0:
+            lease.used_ns = 1  # whoever waited in another way no longer does
+        if lease.taken_ns >= self._crowded_ns:
+            lease.cpu_ns = -1
+            return  # nobody wants to know
+        cpu_ns = _thread_now()
+        thread = PyThread_get_thread_ident()
+        if lease.cpu_ns < 0 or lease.thread != thread:
+            lease.prompt_ns = lease.taken_ns + DOUBT_NS
+            lease.span_ns = lease.taken_ns
+            lease.span_cpu_ns = cpu_ns
+        elif cpu_ns >= lease.cpu_ns + PROMPT_NS:
+            lease.prompt_ns = lease.taken_ns + BUSY_NS
+        if lease.taken_ns >= lease.span_ns + DOUBT_NS:
+            if (cpu_ns - lease.span_cpu_ns) * AWAKE_SHARE < lease.taken_ns - lease.span_ns:
+                lease.prompt_ns = lease.taken_ns + BUSY_NS
+            lease.span_ns = lease.taken_ns
+            lease.span_cpu_ns = cpu_ns
+        lease.cpu_ns = cpu_ns
+        lease.thread = thread
 
     cdef Lease *_new_lease(self, int fd) noexcept:
         """A place for the leases of a descriptor; NULL if there are too many of them."""
@@ -267,7 +302,8 @@ cdef class Baton:
                 self._leases[index].is_used = 1
                 self._leases[index].fd = fd
                 self._leases[index].due_ns = NEVER
-                self._leases[index].is_prompt = 1
+                self._leases[index].cpu_ns = -1
+                self._leases[index].prompt_ns = NEVER
                 self._lease_count = max(self._lease_count, index + 1)
                 return &self._leases[index]
         return NULL
@@ -293,14 +329,14 @@ cdef class Baton:
         now_ns = _now()
         for index in range(self._lease_count):
             lease = &self._leases[index]
-            if not lease.is_used:
+            if not lease.is_used or lease.fd < 0:
                 continue
             is_at_it = self._is_at_it(lease, now_ns)
             if not lease.is_lent:
-                if is_at_it and _is_among(lease.fd, ready):
+                if is_at_it and _is_readable(lease.fd, ready):
                     self._lend(lease)  # after this once
                 continue
-            is_late = now_ns >= lease.due_ns + (PATIENT_LEASE_NS if is_at_it else LEASE_NS)
+            is_late = now_ns >= lease.due_ns + self._delay_ns(lease, now_ns)
             if is_late:
                 lease.due_ns = NEVER  # the loop has its own timer for it, and does it now
             if not lease.is_asleep and (is_late or now_ns >= self._lapse(lease, now_ns)):

@@ -166,6 +166,7 @@ cdef class Intake(_Source):
             finally:
                 if self._is_kept:
                     reader._give(index)
+        reader._let_go()
         if self._lease != NULL and (
             reader._overflow != dropped
             # Without a hole: what fills one comes all at once, and repairs are not to wait.

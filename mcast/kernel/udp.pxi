@@ -2,7 +2,9 @@
 # ``_native.pyx``.
 
 cdef enum:
-    GIVEN_COUNT = 128  # slabs kept to be used again
+    GIVEN_COUNT = 1024  # slabs kept to be used again: a window full of them, of 64 KiB each
+    GIVEN_LEAST = 16
+    RETURN_READS = 16  # without giving any: then one of them is let go
 
 
 @cython.final
@@ -16,6 +18,7 @@ cdef class UdpReader:
     cdef long long _buffer_bytes
     cdef list _slabs
     cdef list _given  # slabs that others may look at yet
+    cdef int _quiet_reads
     cdef mmsghdr *_headers
     cdef iovec *_iovecs
     cdef uint8_t *_names
@@ -72,6 +75,20 @@ cdef class UdpReader:
             self._put_slab(index, _Slab(<size_t>self._buffer_bytes))
         if PyList_GET_SIZE(self._given) < GIVEN_COUNT:
             self._given.append(given)
+        self._quiet_reads = 0
+        return 0
+
+    cdef int _let_go(self) except -1:
+        """After each read: memory that a hole has taken is given back, slowly. Made anew each time
+        it would cost as much as the reading, in page faults (measured)."""
+        self._quiet_reads += 1
+        if self._quiet_reads >= RETURN_READS:
+            self._quiet_reads = 0
+            if (
+                PyList_GET_SIZE(self._given) > GIVEN_LEAST
+                and Py_REFCNT(PyList_GET_ITEM(self._given, 0)) == 1
+            ):
+                del self._given[0]
         return 0
 
     def read(self, int fd):

@@ -76,7 +76,7 @@ cdef class _Source:
         if self._bell_fd >= 0:
             close(self._bell_fd)
         if self._lease != NULL:
-            self._lease.is_used = 0
+            self._lease.is_used = self._lease.is_lent = 0
 
     def wait(self, long long timeout_ns):
         """As ``reference.Intake.wait``."""
@@ -101,9 +101,10 @@ cdef class _Source:
 
     def hand_back(self):
         """As ``reference.Intake.hand_back``."""
-        if self._lease != NULL and self._lease.is_lent and not self._is_led:
+        if self._lease != NULL and not self._is_led:
             self._lease.used_ns = 0
-            self._baton.wake()
+            if self._lease.is_lent:
+                self._baton.wake()
 
     def close(self):
         """As ``reference.Intake.close``."""
@@ -111,6 +112,8 @@ cdef class _Source:
         if self._lease != NULL:
             self._lease.is_lent = 0
         self.ring()
+        if self._lease != NULL:
+            self._lease.fd = -1  # it may be another's before long: it is lent no more
         if not self._is_led:
             self._close_bell()  # else the thread that may be asleep with it does
 
@@ -128,14 +131,8 @@ cdef class _Source:
     @cython.final
     cdef inline void _note_taken(self) noexcept:
         """The application is at it, in the way that reads here."""
-        cdef long long cpu_ns
-        if self._lease != NULL and not self._inbox.hold:
-            self._lease.taken_ns = _now()
-            if self._lease.used_ns == 0:
-                self._lease.used_ns = 1  # whoever waited in another way no longer does
-            cpu_ns = _thread_now()
-            self._lease.is_prompt = cpu_ns < self._lease.cpu_ns + PROMPT_NS
-            self._lease.cpu_ns = cpu_ns
+        if self._lease != NULL and self._driver is None and not self._inbox.hold:
+            self._baton._note_look(self._lease)
 
     @cython.final
     cdef int _glance(self) except -1:
@@ -200,6 +197,7 @@ cdef class _Source:
         cdef Waited waited
         if self._is_led or timeout_ns == 0 or self._is_barred():
             return LONG_WAY
+        self._note_taken()
         if timeout_ns > 0:
             deadline_ns = _now() + min(timeout_ns, NEVER // 2)
         self._is_led = True
@@ -249,7 +247,6 @@ cdef class _Source:
                 self._baton.wake()  # the loop thread has to know
             took = self._pump()
             lease.used_ns = _now()
-            self._note_taken()
             if self._inbox._count or self._has_more():
                 return READY
             if took < 0:

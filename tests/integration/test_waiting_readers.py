@@ -240,14 +240,14 @@ def test_a_reader_that_lacks_the_interpreter_lock_gets_everything_in_order(
         with mcast.Context() as other:
             pub = other.socket(mcast.PUB)
             pub.connect(url)
-            while sub.stats()["messages_received"] == 0:
+            while sub.stats()["messages_received"] == 0 and not is_over.is_set():
                 pub.send(b"0")
                 time.sleep(0.01)
             for first in range(1, count, 1000):
                 pub.send_many([b"%0200d" % number for number in range(first, first + 1000)])
             is_over.wait(LIMIT_S)
 
-    threads = [threading.Thread(target=target) for target in (compute, publish)]
+    threads = [threading.Thread(target=target, daemon=True) for target in (compute, publish)]
     for thread in threads:
         thread.start()
     got: list[bytes] = []
@@ -275,7 +275,8 @@ def test_an_interrupt_in_the_middle_of_a_packet_is_raised_and_ends_the_endpoint(
     engine = sub.links[0]._engine
 
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(engine, "handle_datagrams", interrupted)
     engine.streams.clear()  # what is plain does not get there
@@ -286,3 +287,40 @@ def test_an_interrupt_in_the_middle_of_a_packet_is_raised_and_ends_the_endpoint(
     timer.join()
     with pytest.raises(mcast.TransportError, match="interrupted: KeyboardInterrupt"):
         sub.recv(timeout=LIMIT_S)
+
+
+def test_without_a_loop_thread_who_lacks_the_interpreter_lock_may_poll_and_receive_by_turns(
+    url: str,
+) -> None:
+    """Nobody lends the socket there, for nobody would take it back."""
+    is_over = threading.Event()
+
+    def compute() -> None:
+        while not is_over.is_set():
+            sum(range(1000))
+
+    with mcast.Context(loop="caller", linger=0) as ctx, mcast.Context() as other:
+        sub = ctx.socket(mcast.SUB)
+        sub.connect(url)
+        sub.subscribe()
+        pub = other.socket(mcast.PUB)
+        pub.connect(url)
+
+        def publish() -> None:
+            while not is_over.wait(0.008):
+                pub.send(b"%d" % time.monotonic_ns())
+
+        threads = [threading.Thread(target=target, daemon=True) for target in (compute, publish)]
+        for thread in threads:
+            thread.start()
+        late_s: list[float] = []
+        try:
+            for number in range(100):
+                if number % 2:
+                    assert sub.poll(LIMIT_S) == mcast.POLLIN
+                late_s.append((time.monotonic_ns() - int(sub.recv(timeout=LIMIT_S))) / 1e9)
+        finally:
+            is_over.set()
+            for thread in threads:
+                thread.join(LIMIT_S)
+    assert sorted(late_s)[len(late_s) // 2] < 0.2
