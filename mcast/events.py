@@ -131,19 +131,20 @@ class PeerHeard:
 
 @dataclass(slots=True)
 class RepairsLimited:
-    """This subscriber misses more of a source than that sends again in time.
+    """What this subscriber misses of a source has come late for a while.
 
-    Of the last 16 gaps that were repaired not one was whole 50 ms after it was asked for (or
-    ``nak_rdata_ivl_ns`` of the profile, where that is more). Either the source has used up its
-    ``repair_share``, or it is far away, or so much is lost that hardly a repair arrives at the
-    first try. What is missing when the window moves on or ``repair_deadline`` is over will be lost.
-    Told every 10 s at most. Ours; RFC 3208 has none.
+    Of 16 requests in a row, each 50 ms after the one before or later, not one brought all that it
+    named within 50 ms (or ``nak_rdata_ivl_ns`` of the profile, where that is more). Either the
+    source has used up its ``repair_share``, or it is far away, or so much is lost that hardly a
+    repair arrives at the first try, or one of both ends is short of processor time. What is missing
+    when the window moves on or ``repair_deadline`` is over will be lost. Told every 10 s at most.
+    Ours; RFC 3208 has none.
     """
 
     tsi: str
     """The source: 12 hex digits of GSI, a dot, the data-source port."""
     wait_s: float
-    """Seconds from the request to the repair, of the quickest of the 16."""
+    """Seconds from the request to its last repair, of the quickest of the 16."""
 
 
 Event = Lost | PeerJoined | PeerLeft | PeerRestarted | PeerQuiet | PeerHeard | RepairsLimited

@@ -74,6 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = make_parser(chosen).parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
+    except KeyboardInterrupt:
+        return EXIT_UNMET
+    except Exception:
+        say(traceback.format_exc().rstrip())
+        return EXIT_FAILURE
     name = f"mcast {arguments.command}"
     if arguments.command == "perf":
         name += f" {arguments.kind}"

@@ -178,9 +178,7 @@ def event_text(event: Event) -> str:
     if isinstance(event, mcast.PeerHeard):
         return f"{event.tsi} is heard again after {event.silent_s:.1f} s"
     if isinstance(event, mcast.RepairsLimited):
-        return (
-            f"{event.tsi} repairs late, {event.wait_s:.2f} s at best: more is missing than it can"
-        )
+        return f"{event.tsi} is slow to repair what is missing here: {event.wait_s:.2f} s at best"
     tail = ", perhaps not its end" if event.tail_unknown else ""
     return f"{event.tsi} left ({event.reason}) after packet {event.last}{tail}"
 

@@ -53,8 +53,12 @@ _MENDED_LIMIT: Final = 256
 """Gaps remembered after they are filled, to know by what comes then that it was only late."""
 _SERVICES: Final = 16
 """Repairs of which the quickest tells how far behind its requests the source is."""
-_LIMITED_NS: Final = 50_000_000
+_SLOW_NS: Final = 50_000_000
 """Repairs that are quicker are not worth a word, however quick a profile would have them."""
+_SLOW_REQUESTS: Final = 16
+"""Requests one after the other without a quick repair among them, so long apart, that are."""
+_SLOW_PAUSE_NS: Final = 5_000_000_000
+"""What was slow so long ago says nothing of now."""
 _SERVICE_LIMIT_NS: Final = 1_000_000_000
 """Longest wait for a repair because of that."""
 _NEVER: Final = 1 << 62
@@ -121,6 +125,7 @@ class GapList:
         self._gaps: list[Gap] = []
         self._mended: deque[tuple[int, int, int]] = deque(maxlen=_MENDED_LIMIT)
         self._services_ns: deque[int] = deque(maxlen=_SERVICES)
+        self._slow_count = self._slow_best_ns = self._slow_asked_ns = self._slow_noted_ns = 0
         self.lateness = Lateness(timers.repair_deadline_ns // 4)
         self._is_blocked = False
         self._next_ns = _NEVER
@@ -169,11 +174,30 @@ class GapList:
         rate is used up, and asking again would only cost it time."""
         return self._service_ns > self._timers.nak_rdata_ivl_ns
 
-    @property
-    def limited_ns(self) -> int:
-        """0, or how long even the quickest of sixteen repairs took, if that is worth telling."""
-        is_certain = self.source_is_behind and len(self._services_ns) == _SERVICES
-        return self._service_ns if is_certain and self._service_ns >= _LIMITED_NS else 0
+    def _note_service(self, now_ns: int, asked_ns: int) -> None:
+        """What was asked for then is all here now."""
+        service_ns = now_ns - asked_ns
+        self._services_ns.append(service_ns)
+        if service_ns < max(_SLOW_NS, self._timers.nak_rdata_ivl_ns):
+            self._slow_count = 0
+            return
+        if now_ns - self._slow_noted_ns > _SLOW_PAUSE_NS:
+            self._slow_count = 0
+        self._slow_noted_ns = now_ns
+        if self._slow_count == 0:
+            self._slow_best_ns = service_ns
+        elif asked_ns < self._slow_asked_ns + _SLOW_NS:
+            return  # the same incident, such as a pause of this process
+        self._slow_count += 1
+        self._slow_asked_ns = asked_ns
+        self._slow_best_ns = min(self._slow_best_ns, service_ns)
+
+    def take_slow(self) -> int:
+        """0, or how long even the quickest of sixteen repairs took; then they are counted anew."""
+        if self._slow_count < _SLOW_REQUESTS:
+            return 0
+        self._slow_count = 0
+        return self._slow_best_ns
 
     @property
     def _service_ns(self) -> int:
@@ -191,7 +215,7 @@ class GapList:
                 if not count:
                     is_emptied = True
                     if gap.asked_ns:
-                        self._services_ns.append(now_ns - gap.asked_ns)
+                        self._note_service(now_ns, gap.asked_ns)
                     self._mended.append((gap.first, gap.last, gap.detected_ns))
                     self._window.mended_last = max(self._window.mended_last, gap.last)
         if is_emptied:

@@ -21,7 +21,7 @@ from enum import Enum, auto
 from math import log
 from random import Random
 from threading import Event as Flag
-from threading import Lock, current_thread
+from threading import Lock, current_thread, main_thread
 from time import monotonic_ns
 from typing import Final
 
@@ -539,22 +539,25 @@ class MulticastLink:
     def _take_rest_beside_loop(self, now_ns: int, rest: list[Leftover]) -> None:
         """``_take_rest`` in a thread of the application, whom a bug in here must not reach.
 
-        What is no bug, as when Ctrl-C finds the thread in here, goes on to the application; but
-        nobody knows what was left undone, so that ends the endpoint, too.
+        Whatever a signal handler raises, such as Ctrl-C, goes on to the application. But nobody
+        knows what it left undone here, so that ends the endpoint, too.
         """
         try:
             self._take_rest(now_ns, rest)
         except BaseException as error:
             assert self.intake is not None
             self.intake.is_open = False
-            is_bug = isinstance(error, Exception)
-            found = error if is_bug else RuntimeError(f"interrupted: {error!r}")
+            found = error
+            is_interrupt = _comes_from_signal_handler(error)
 
             def fail() -> None:
-                raise found
+                if not (is_interrupt or not isinstance(found, Exception)):
+                    raise found
+                self._loop.remove(self)
+                self.fail(InterruptedError(f"interrupted by {found!r}"))
 
             self._loop.call(fail, self)
-            if not is_bug:
+            if is_interrupt or not isinstance(error, Exception):
                 raise
 
     def _overrun(
@@ -733,6 +736,15 @@ def _dice_of_loss(options: SocketOptions) -> Callable[[], int]:
         return int(log(1 - dice.random()) / log(1 - rate))
 
     return spare
+
+
+def _comes_from_signal_handler(error: BaseException) -> bool:
+    """True if it was raised outside this package, in the thread that runs signal handlers."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return current_thread() is main_thread() and module.partition(".")[0] != "mcast"
 
 
 def _new_tsi(dport: int) -> bytes:

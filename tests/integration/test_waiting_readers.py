@@ -285,7 +285,7 @@ def test_an_interrupt_in_the_middle_of_a_packet_is_raised_and_ends_the_endpoint(
     with pytest.raises(KeyboardInterrupt):
         sub.recv(timeout=LIMIT_S)
     timer.join()
-    with pytest.raises(mcast.TransportError, match="interrupted: KeyboardInterrupt"):
+    with pytest.raises(mcast.TransportError, match="interrupted by KeyboardInterrupt"):
         sub.recv(timeout=LIMIT_S)
 
 

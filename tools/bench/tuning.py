@@ -24,7 +24,7 @@ STEPS: Final = 7
 CONFIRMATIONS: Final = 2
 """Runs more that a rate must come through: one without a loss may be luck."""
 CLOSER: Final = 0.9
-"""Of a rate that came through once and not again: the next to try, if no known one is higher."""
+"""Of a rate that did not come through again: the next to try, if no known one is higher."""
 PROBE_S: Final = 0.6
 RUN_S: Final = 1.2
 SHORTEST_S: Final = 0.3
@@ -83,9 +83,11 @@ def tuned(
             else:
                 high = middle
     candidates = [rate for _, rate in sorted(found, reverse=True)]
+    came_through = set(candidates)
     while candidates:
         rate = candidates.pop(0)
-        if all(probe(rate) for _ in range(CONFIRMATIONS)):
+        # A rate that has not come through once yet has one run more to make.
+        if all(probe(rate) for _ in range(CONFIRMATIONS + (rate not in came_through))):
             say(f"    {contender.name}: best loss-free rate {rate_text(rate)}")
             return contender.at_rate(rate)
         lower = rate * CLOSER

@@ -79,7 +79,7 @@ EVENTS: list[tuple[Event, str]] = [
     (PeerQuiet("ab.1", 3.04), "ab.1 is quiet: nothing for 3.0 s although SPMs are due"),
     (
         RepairsLimited("ab.1", 0.251),
-        "ab.1 repairs late, 0.25 s at best: more is missing than it can",
+        "ab.1 is slow to repair what is missing here: 0.25 s at best",
     ),
     (PeerHeard("ab.1", 5.26), "ab.1 is heard again after 5.3 s"),
     (PeerLeft("ab.1", "finished", 9, False), "ab.1 left (finished) after packet 9"),

@@ -444,16 +444,26 @@ def repaired_late(sub: End, gaps: range, wait_s: float) -> list[RepairsLimited]:
         sub.hear(request(NCF, 2 * sqn))
         sub.run(wait_s)
         sub.hear(rdata(2 * sqn, "a", trail=0))
+    return limited(sub)
+
+
+def limited(sub: End) -> list[RepairsLimited]:
     return [event for event in sub.events if isinstance(event, RepairsLimited)]
 
 
 def test_a_subscriber_is_told_that_repairs_come_late() -> None:
     sub = joined()
     assert repaired_late(sub, range(15), 0.15) == []
-    (told,) = repaired_late(sub, range(15, 30), 0.15)  # once in ten seconds
+    (told,) = repaired_late(sub, range(15, 60), 0.15)  # once in ten seconds
     assert told.tsi == NAME
     assert told.wait_s == pytest.approx(0.15, abs=0.011)
-    sub.run(10)
+
+
+def test_what_was_late_some_seconds_ago_is_forgotten() -> None:
+    sub = joined()
+    assert repaired_late(sub, range(15), 0.15) == []
+    sub.run(6)
+    assert repaired_late(sub, range(15, 30), 0.15) == []
     assert len(repaired_late(sub, range(30, 32), 0.15)) == 1
 
 
@@ -462,6 +472,16 @@ def test_one_quick_repair_among_sixteen_says_that_the_source_keeps_up() -> None:
     assert repaired_late(sub, range(10), 0.15) == []
     assert repaired_late(sub, range(10, 11), 0.03) == []
     assert repaired_late(sub, range(11, 25), 0.15) == []
+
+
+def test_many_gaps_of_one_incident_are_one_late_repair() -> None:
+    sub = joined()
+    for sqn in range(40):
+        sub.hear(odata(2 * sqn + 1, "b", trail=0))
+    sub.run(0.2)  # as where this process had no processor for so long
+    for sqn in range(40):
+        sub.hear(rdata(2 * sqn, "a", trail=0))
+    assert limited(sub) == []
 
 
 def test_a_gap_that_nobody_repairs_is_lost_by_the_deadline() -> None:
