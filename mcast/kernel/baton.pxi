@@ -44,7 +44,7 @@ cdef enum:
     DOUBT_NS = 20_000_000  # so long it is watched first
     BUSY_NS = 100_000_000  # so long it is not, after it did more, or slept
     AWAKE_SHARE = 10  # of the time: who has the processor less than a tenth of it sleeps, too
-    SWITCH_NS = 7_000_000  # the interpreter's switch interval, and what it takes to notice
+    SWITCH_NS = 12_000_000  # two switch intervals of the interpreter, and what it takes to notice
     CROWDED_NS = 1_000_000_000  # so long after a wait for the interpreter lock others want it, too
     OVERLOAD_NS = 100_000_000  # so long after a drop, or a full inbox, there is still too much
     ROOM_SHARE = 2  # of what the system's buffer holds; below that there is no hurry

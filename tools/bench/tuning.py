@@ -91,7 +91,8 @@ def tuned(
             say(f"    {contender.name}: best loss-free rate {rate_text(rate)}")
             return contender.at_rate(rate)
         lower = rate * CLOSER
-        if math.isfinite(lower) and lower > max(candidates[:1], default=LOWEST_RATE):
+        slower = (known for known in candidates if known < rate)
+        if math.isfinite(lower) and lower > max(slower, default=LOWEST_RATE):
             candidates.insert(0, lower)
     raise Failed(f"{contender.name} loses at every rate down to {rate_text(LOWEST_RATE)}")
 
