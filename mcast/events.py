@@ -133,12 +133,12 @@ class PeerHeard:
 class RepairsLimited:
     """What this subscriber misses of a source has come late for a while.
 
-    Of 16 requests in a row, each 50 ms after the one before or later, not one brought all that it
-    named within 50 ms (or ``nak_rdata_ivl_ns`` of the profile, where that is more). Either the
-    source has used up its ``repair_share``, or it is far away, or so much is lost that hardly a
-    repair arrives at the first try, or one of both ends is short of processor time. What is missing
-    when the window moves on or ``repair_deadline`` is over will be lost. Told every 10 s at most.
-    Ours; RFC 3208 has none.
+    Of 16 requests in a row that were served, each 50 ms after the one before or later, not one
+    brought all that it named within 50 ms (or ``nak_rdata_ivl_ns`` of the profile, where that is
+    more). Either the source has used up its ``repair_share``, or it is far away, or so much is lost
+    that hardly a repair arrives at the first try, or one of both ends is short of processor time.
+    What is missing when the window moves on or ``repair_deadline`` is over will be lost. Told every
+    10 s at most. Ours; RFC 3208 has none.
     """
 
     tsi: str

@@ -11,6 +11,7 @@ cdef struct Lease:  # of a descriptor, to a thread that waits for messages
     int fd
     volatile long long used_ns
     volatile long long due_ns  # when the owner has something to do; whoever reads does it
+    volatile long long waits_ns  # when a thread last came to wait there
     volatile long long taken_ns  # when the application last took what had been read before
     volatile long long pressed_ns  # when the system dropped something, or the inbox filled
     long long cpu_ns  # of the thread that takes messages, at its last look for them; -1: not known
@@ -45,6 +46,7 @@ cdef enum:
     BUSY_NS = 100_000_000  # so long it is not, after it did more, or slept
     AWAKE_SHARE = 10  # of the time: who has the processor less than a tenth of it sleeps, too
     SWITCH_NS = 12_000_000  # two switch intervals of the interpreter, and what it takes to notice
+    UNREAD_NS = 60_000_000  # so long it may take what was read before, and read nothing itself
     CROWDED_NS = 1_000_000_000  # so long after a wait for the interpreter lock others want it, too
     OVERLOAD_NS = 100_000_000  # so long after a drop, or a full inbox, there is still too much
     ROOM_SHARE = 2  # of what the system's buffer holds; below that there is no hurry
@@ -254,12 +256,15 @@ cdef class Baton:
             self._crowded_ns = _now() + CROWDED_NS
 
     cdef bint _is_at_it(self, Lease *lease, long long now_ns) noexcept nogil:
-        """True where the application's thread does little but take messages, and lacks, it seems, but
-        the interpreter lock, which a third thread wants: the loop thread would take it from that one."""
+        """True where the application's thread does little but take messages, and lacks, it seems,
+        but the interpreter lock, which a third thread wants: the loop thread would take it from
+        that one."""
         return (
             now_ns < self._crowded_ns
             and lease.used_ns != 0
             and lease.prompt_ns <= now_ns < max(lease.used_ns, lease.taken_ns) + SWITCH_NS
+            and now_ns
+            < (lease.used_ns + UNREAD_NS if lease.is_lent else lease.waits_ns + CROWDED_NS)
         )
 
     cdef long long _delay_ns(self, Lease *lease, long long now_ns) noexcept nogil:
@@ -276,6 +281,7 @@ cdef class Baton:
             lease.used_ns = 1  # whoever waited in another way no longer does
         if lease.taken_ns >= self._crowded_ns:
             lease.cpu_ns = -1
+            lease.prompt_ns = NEVER
             return  # nobody wants to know
         cpu_ns = _thread_now()
         thread = PyThread_get_thread_ident()

@@ -501,6 +501,8 @@ cdef class Intake(_Source):
         if is_due:
             self._settle()
             self._rest(now_ns, [])
+            if not self.is_open:
+                return NOT_NOW  # it failed, and the descriptor may be another's by now
         try:
             rest = self._read(now_ns, True)
         except OSError:

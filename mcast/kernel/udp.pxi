@@ -72,6 +72,8 @@ cdef class UdpReader:
         if PyList_GET_SIZE(self._given) and Py_REFCNT(PyList_GET_ITEM(self._given, 0)) == 1:
             self._put_slab(index, self._given.pop(0))  # they come back in this order, mostly
         else:
+            if PyList_GET_SIZE(self._given):  # the first may be one that is not free for long
+                self._given.append(self._given.pop(0))
             self._put_slab(index, _Slab(<size_t>self._buffer_bytes))
         if PyList_GET_SIZE(self._given) < GIVEN_COUNT:
             self._given.append(given)

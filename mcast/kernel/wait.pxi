@@ -198,6 +198,8 @@ cdef class _Source:
         if self._is_led or timeout_ns == 0 or self._is_barred():
             return LONG_WAY
         self._note_taken()
+        if self._lease != NULL:
+            self._lease.waits_ns = self._lease.taken_ns
         if timeout_ns > 0:
             deadline_ns = _now() + min(timeout_ns, NEVER // 2)
         self._is_led = True

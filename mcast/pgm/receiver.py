@@ -599,7 +599,7 @@ class Receiver:
         for detected_ns, count in self._gaps.settle(now_ns):
             for _ in range(min(count, 64)):  # one gap's worth of percentiles is enough
                 self._repair_times.add(now_ns - detected_ns)
-        if now_ns >= self._limited_at_ns and (slow_ns := self._gaps.take_slow()):
+        if now_ns >= self._limited_at_ns and (slow_ns := self._gaps.take_slow(now_ns)):
             self._limited_at_ns = now_ns + _LIMITED_IVL_NS
             self._events.append(RepairsLimited(self.name, slow_ns / 1e9))
         filled_count = self._slots.filled_count

@@ -23,6 +23,7 @@ from random import Random
 from threading import Event as Flag
 from threading import Lock, current_thread, main_thread
 from time import monotonic_ns
+from traceback import walk_tb
 from typing import Final
 
 from mcast.endpoint import MulticastEndpoint
@@ -596,6 +597,8 @@ class MulticastLink:
 
     def fail(self, error: Exception) -> None:
         """A bug in this link: end it, and let nobody wait for it. Loop thread."""
+        if self._stage is _Stage.CLOSED:
+            return  # it has ended meanwhile
         self._error = TransportError(f"{self.endpoint} failed: {error!r}; make a new socket")
         self._stage = _Stage.CLOSED
         self.close_gate()
@@ -739,12 +742,15 @@ def _dice_of_loss(options: SocketOptions) -> Callable[[], int]:
 
 
 def _comes_from_signal_handler(error: BaseException) -> bool:
-    """True if it was raised outside this package, in the thread that runs signal handlers."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    return current_thread() is main_thread() and module.partition(".")[0] != "mcast"
+    """True if it came by way of code outside the library, in the thread that runs such handlers."""
+    modules = [
+        str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)
+    ]
+    is_outside = any(
+        f"{module}.".startswith("mcast.cli.") or module.partition(".")[0] != "mcast"
+        for module in modules
+    )
+    return is_outside and current_thread() is main_thread()
 
 
 def _new_tsi(dport: int) -> bytes:

@@ -467,6 +467,15 @@ def test_what_was_late_some_seconds_ago_is_forgotten() -> None:
     assert len(repaired_late(sub, range(30, 32), 0.15)) == 1
 
 
+def test_what_was_late_before_a_long_calm_is_not_told_at_the_next_gap() -> None:
+    sub = joined()
+    assert len(repaired_late(sub, range(45), 0.15)) == 1  # and sixteen more, within ten seconds
+    sub.run(60)
+    sub.hear(odata(91, "b", trail=0))
+    sub.run(0.01)
+    assert len(limited(sub)) == 1
+
+
 def test_one_quick_repair_among_sixteen_says_that_the_source_keeps_up() -> None:
     sub = joined()
     assert repaired_late(sub, range(10), 0.15) == []
