@@ -461,6 +461,18 @@ def test_packets_with_options_are_counted_while_they_are_held() -> None:
     assert slots.special_count == 0
 
 
+def test_what_is_ready_is_refused_up_to_a_packet_with_options() -> None:
+    slots = window()
+    for sqn in (1, 2, 4):
+        slots.store(sqn, packet(sqn))
+    slots.store(3, packet(3, options=SYN))
+    slots.store(0, packet(0))
+    assert slots.refuse(0) == 3
+    assert (slots.undecoded, slots.stored_count, slots.special_count) == (3, 2, 1)
+    assert slots.release([], NO_LIMIT) == packet(3, options=SYN)
+    assert released(slots) == names(4)
+
+
 def test_packets_without_options_do_not_lower_the_count_of_those_with() -> None:
     slots = window()
     for sqn in (1, 2, 3):
