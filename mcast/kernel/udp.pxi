@@ -3,7 +3,7 @@
 
 cdef enum:
     GIVEN_COUNT = 1024  # slabs kept to be used again: a window full of them, of 64 KiB each
-    GIVEN_LEAST = 16
+    GIVEN_LEAST = 16  # of them, which are not let go
     RETURN_READS = 16  # without giving any: then one of them is let go
 
 
@@ -81,8 +81,8 @@ cdef class UdpReader:
         return 0
 
     cdef int _let_go(self) except -1:
-        """After each read: memory that a hole has taken is given back, slowly. Made anew each time
-        it would cost as much as the reading, in page faults (measured)."""
+        """After each read: memory that a hole has taken is given back, slowly. Made anew each time it
+        costs page faults (measured: 25,000 in 68,000 messages of 8 KiB)."""
         self._quiet_reads += 1
         if self._quiet_reads >= RETURN_READS:
             self._quiet_reads = 0

@@ -194,11 +194,12 @@ class GapList:
 
     def take_slow(self, now_ns: int) -> int:
         """0, or how long even the quickest of sixteen repairs took; then they are counted anew."""
-        is_slow = self._slow_count >= _SLOW_REQUESTS
-        if is_slow or now_ns - self._slow_noted_ns > _SLOW_PAUSE_NS:
+        if now_ns - self._slow_noted_ns > _SLOW_PAUSE_NS:
             self._slow_count = 0
-        is_recent = now_ns - self._slow_noted_ns <= _SLOW_PAUSE_NS
-        return self._slow_best_ns if is_slow and is_recent else 0
+        if self._slow_count < _SLOW_REQUESTS:
+            return 0
+        self._slow_count = 0
+        return self._slow_best_ns
 
     @property
     def _service_ns(self) -> int:

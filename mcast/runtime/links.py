@@ -549,16 +549,16 @@ class MulticastLink:
             assert self.intake is not None
             self.intake.is_open = False
             found = error
-            is_interrupt = _comes_from_signal_handler(error)
+            is_bug = isinstance(error, Exception) and not _comes_from_signal_handler(error)
 
             def fail() -> None:
-                if not (is_interrupt or not isinstance(found, Exception)):
+                if is_bug:
                     raise found
                 self._loop.remove(self)
                 self.fail(InterruptedError(f"interrupted by {found!r}"))
 
             self._loop.call(fail, self)
-            if is_interrupt or not isinstance(error, Exception):
+            if not is_bug:
                 raise
 
     def _overrun(
